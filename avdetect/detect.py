@@ -1,0 +1,301 @@
+"""The main job: a media file in, a verdict out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avdetect import hub
+from avdetect.errors import MediaError
+from avdetect.faces import FaceFinder
+from avdetect.types import (
+    CLAIMS,
+    Claim,
+    ClaimResult,
+    Clip,
+    Evidence,
+    Floats,
+    Outcome,
+    Status,
+    Timeline,
+    Timing,
+    TrackSummary,
+    Verdict,
+    Window,
+)
+from avdetect.windows import Prepared, WindowSettings, prepare, segments_of
+
+if TYPE_CHECKING:
+    from avdetect.fusion import FusionConfig, FusionModel
+    from avdetect.pooling import ClipEvidence, Pooled
+
+logger = logging.getLogger(__name__)
+
+BATCH = 8
+"""Windows scored at once."""
+PEAKS = 600
+"""Points of the waveform in a report."""
+LONGEST_CURVE = 3000
+"""Points of a timeline; longer clips are told in coarser steps, each the highest score within it."""
+
+Progress = Callable[[float], None]
+
+
+class Detector:
+    """A model, loaded once, for any number of clips.
+
+    The model is read while the first clip is being decoded; `face_model` may name a `face_landmarker.task`
+    bundle, else mediapipe's own models are used.
+    """
+
+    def __init__(
+        self, model: str | Path = hub.DEFAULT, *, device: str = "cpu", face_model: Path | None = None
+    ) -> None:
+        self._folder = hub.find(model)
+        self.model_info = hub.info(self._folder)
+        self._config = hub.read_config(self._folder)
+        self._device = device
+        with ThreadPoolExecutor(1, "model") as pool:
+            self._loading: Future[FusionModel] = pool.submit(hub.load, self._folder, device)
+            pool.shutdown(wait=False)
+        self._finder = FaceFinder(face_model)
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path = hub.DEFAULT, **options: Any) -> Detector:
+        """A detector with the model of that name or folder; ModelError where there is none."""
+        return cls(name_or_folder, **options)
+
+    @property
+    def model(self) -> FusionModel:
+        """The model, once it is loaded."""
+        return self._loading.result()
+
+    @property
+    def settings(self) -> WindowSettings:
+        """How clips are cut for this model."""
+        window = self._config.get("window", {})
+        return WindowSettings(float(window.get("length", 4.0)), float(window.get("hop", 2.0)))
+
+    def detect(self, path: str | Path, progress: Progress | None = None) -> Verdict:
+        """The verdict on one media file. A file that cannot be read gives a verdict with `error` set, never raises
+        MediaError; ModelError where the model can't be loaded.
+
+        `progress` is called with the share of the clip that is done, 0..1.
+        """
+        path, began = Path(path), time.perf_counter()
+        try:
+            prepared = prepare(path, self.settings, self._finder)
+            evidence, model_s = self._score(prepared, progress)
+        except MediaError as error:
+            return Verdict(path, Outcome.ERROR, self.model_info, error=str(error))
+        verdict = self._judge(prepared, evidence)
+        total = time.perf_counter() - began
+        factor = total / prepared.clip.duration if prepared.clip.duration else None
+        timing = Timing(prepared.seconds["decode"], prepared.seconds["faces"], model_s, total, factor)
+        return replace(verdict, timing=timing)
+
+    def _score(self, prepared: Prepared, progress: Progress | None) -> tuple[ClipEvidence, float]:
+        """Runs the model over the windows as they come; gives the evidence and the seconds that the model took."""
+        spent, evidence = 0.0, None
+        for windows in _batched(iter(prepared), BATCH):
+            import torch
+
+            from avdetect.batch import collate
+            from avdetect.pooling import ClipEvidence
+
+            model = self.model
+            began = time.perf_counter()
+            evidence = evidence or ClipEvidence()
+            with torch.inference_mode():
+                batch = {name: tensor.to(self._device) for name, tensor in collate(windows).items()}
+                evidence.add(windows, model(**batch))
+            spent += time.perf_counter() - began
+            if progress is not None and prepared.clip.duration:
+                progress(min(1.0, windows[-1].end / prepared.clip.duration))
+        if evidence is None:
+            from avdetect.pooling import ClipEvidence
+
+            evidence = ClipEvidence()
+        return evidence, spent
+
+    def _judge(self, prepared: Prepared, evidence: ClipEvidence) -> Verdict:
+        clip = prepared.clip
+        usable = {track.id for track in prepared.tracks if track.assessable}
+        claims, pieces = {}, []
+        for claim in CLAIMS:
+            pooled = evidence.pool(self.model, claim, clip.duration, usable)
+            config = self.model.config
+            if pooled is None or (claim is Claim.VOICE_CLONING and prepared.speech and prepared.speech.reason):
+                claims[claim] = _not_assessable(claim, missing_reason(claim, prepared))
+            else:
+                claims[claim] = claim_result(claim, pooled, config)
+                pieces += _window_evidence(claim, evidence, pooled, config, prepared.settings)
+        outcome, score = overall(claims)
+        return Verdict(
+            clip.path,
+            outcome,
+            self.model_info,
+            sha256=clip.sha256,
+            duration=clip.duration,
+            score=score,
+            claims=claims,
+            tracks=tuple(prepared.tracks),
+            evidence=tuple(pieces),
+            warnings=tuple(dict.fromkeys(prepared.warnings)),
+            media=_facts(clip),
+            waveform_peaks=_peaks(clip.waveform),
+            thumbnails={
+                track: tuple((time_s, crop) for _, time_s, crop in found.worst)
+                for track, found in evidence.tracks.items()
+                if track in usable and track is not None
+            },
+        )
+
+
+def detect(path: str | Path, model: str | Path = hub.DEFAULT, **options: Any) -> Verdict:
+    """The verdict on one media file; for several, make one `Detector` and call its `detect`."""
+    return Detector.from_pretrained(model, **options).detect(path)
+
+
+def probability(logit: Floats | float, config: FusionConfig, claim: Claim) -> Floats:
+    """Calibrated probability in 0..1 of a claim's logits: sigmoid(scale * logit + bias)."""
+    platt = config.calibration[claim.value]
+    z = np.clip(platt["scale"] * np.asarray(logit, np.float64) + platt["bias"], -30, 30)
+    out: Floats = (1 / (1 + np.exp(-z))).astype(np.float32)
+    return out
+
+
+def claim_result(claim: Claim, pooled: Pooled, config: FusionConfig) -> ClaimResult:
+    """One claim's answer from its pooled evidence, with the thresholds of the model's config."""
+    from avdetect.fusion import STEP_RATE
+
+    score = float(probability(pooled.logit, config, claim))
+    bounds = config.thresholds[claim.value]
+    verdict = read_score(score, bounds["low"], bounds["high"])
+    curve = probability(pooled.curve, config, claim)
+    segments = ()
+    if verdict is not Outcome.NO_MANIPULATION_FOUND:
+        segments = segments_of(curve, pooled.valid, STEP_RATE, bounds["high"], claim, track=pooled.track)
+    offset = None if pooled.offset_frames is None else round(pooled.offset_frames * 40, 1)
+    return ClaimResult(
+        claim,
+        Status.ASSESSED,
+        verdict,
+        score,
+        segments=segments,
+        timeline=_timeline(curve, pooled.valid, STEP_RATE),
+        track=pooled.track,
+        offset_ms=offset,
+        low=bounds["low"],
+        high=bounds["high"],
+    )
+
+
+def read_score(score: float, low: float, high: float) -> Outcome:
+    """Manipulated at or above `high`, nothing found below `low`, inconclusive between."""
+    if score >= high:
+        return Outcome.MANIPULATED
+    return Outcome.NO_MANIPULATION_FOUND if score < low else Outcome.INCONCLUSIVE
+
+
+def overall(claims: dict[Claim, ClaimResult]) -> tuple[Outcome, float | None]:
+    """The clip's verdict from its claims, and the highest of their scores.
+
+    One claim that holds makes a clip manipulated; one that stays open leaves it inconclusive; a claim that could not
+    be assessed is no evidence either way.
+    """
+    assessed = [result for result in claims.values() if result.status is Status.ASSESSED]
+    if not assessed:
+        return Outcome.NOT_ASSESSABLE, None
+    score = max(result.score for result in assessed if result.score is not None)
+    for outcome in (Outcome.MANIPULATED, Outcome.INCONCLUSIVE):
+        if any(result.verdict is outcome for result in assessed):
+            return outcome, score
+    return Outcome.NO_MANIPULATION_FOUND, score
+
+
+def missing_reason(claim: Claim, prepared: Prepared) -> str:
+    """In words, why a claim could not be assessed in this clip."""
+    voice = _no_voice(prepared)
+    face = _no_face(prepared.clip, prepared.tracks)
+    if claim is Claim.VOICE_CLONING:
+        return voice or "no stretch of speech is long enough"
+    if claim is Claim.FACE_MANIPULATION:
+        return face or "no face stays in view for long enough"
+    reasons = [reason for reason in (face, voice) if reason]
+    return "; ".join(reasons) or "mouth and speech are never there together for long enough (1.5 s are needed)"
+
+
+def _no_voice(prepared: Prepared) -> str | None:
+    if prepared.clip.waveform is None:
+        return "there is no sound"
+    return prepared.speech.reason if prepared.speech else None
+
+
+def _no_face(clip: Clip, tracks: list[TrackSummary]) -> str | None:
+    if not clip.has_video:
+        return "there is no picture"
+    if not tracks:
+        return "no face was found"
+    if any(track.assessable for track in tracks):
+        return None
+    longest = max(tracks, key=lambda track: track.end - track.start)
+    return longest.reason if len(tracks) == 1 else f"none of {len(tracks)} faces can be assessed: {longest.reason}"
+
+
+def _not_assessable(claim: Claim, reason: str) -> ClaimResult:
+    return ClaimResult(claim, Status.NOT_ASSESSABLE, Outcome.NOT_ASSESSABLE, reason=reason)
+
+
+def _window_evidence(
+    claim: Claim, evidence: ClipEvidence, pooled: Pooled, config: FusionConfig, settings: WindowSettings
+) -> Iterator[Evidence]:
+    """Per window, the highest step of the claim that decided."""
+    for start, logits, valid in evidence.tracks[pooled.track].pieces[claim]:
+        if valid.any():
+            score = float(probability(logits[valid].max(), config, claim))
+            yield Evidence(claim, start, start + settings.length, score, pooled.track, "model")
+
+
+def _timeline(curve: Floats, valid: np.ndarray[Any, Any], rate: float) -> Timeline:
+    fold = -(-len(curve) // LONGEST_CURVE)
+    times, scores = [], []
+    for first in range(0, len(curve), fold):
+        here = curve[first : first + fold][valid[first : first + fold]]
+        times.append(round((first + fold / 2) / rate, 3))
+        scores.append(float(here.max()) if len(here) else None)
+    return Timeline(tuple(times), tuple(scores))
+
+
+def _peaks(waveform: Floats | None) -> tuple[float, ...]:
+    if waveform is None or not len(waveform):
+        return ()
+    parts = np.array_split(np.abs(waveform), min(PEAKS, len(waveform)))
+    return tuple(round(min(1.0, float(part.max())), 4) for part in parts)
+
+
+def _facts(clip: Clip) -> dict[str, Any]:
+    facts = {
+        "container": clip.container,
+        "video_codec": clip.video_codec,
+        "width": clip.width,
+        "height": clip.height,
+        "fps": clip.fps,
+        "audio_codec": clip.audio_codec,
+        "sample_rate": clip.source_sample_rate,
+        "channels": clip.source_channels,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _batched(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
+    while batch := list(islice(windows, size)):
+        yield batch

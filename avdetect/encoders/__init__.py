@@ -1,0 +1,58 @@
+"""The encoders, by name. Builders import lazily, so that listing them costs nothing.
+
+To add one: a file here that fulfils `types.Encoder`, and a line below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from avdetect.errors import ConfigError
+from avdetect.types import Encoder
+
+
+def _light_cnn(**options: Any) -> Encoder:
+    from avdetect.encoders.lcnn import LightCNN
+
+    return LightCNN(**options)
+
+
+def _lip_motion(**options: Any) -> Encoder:
+    from avdetect.encoders.sync import LipMotion
+
+    return LipMotion(**options)
+
+
+def _sync_speech(**options: Any) -> Encoder:
+    from avdetect.encoders.sync import SyncSpeech
+
+    return SyncSpeech(**options)
+
+
+def _face_cnn(**options: Any) -> Encoder:
+    from avdetect.encoders.face_cnn import FaceCNN
+
+    return FaceCNN(**options)
+
+
+ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "face_cnn": _face_cnn,
+    "lcnn": _light_cnn,
+    "lip_motion": _lip_motion,
+    "sync_speech": _sync_speech,
+}
+
+
+def build_encoder(name: str, **options: Any) -> Encoder:
+    """The encoder `name` with `options`; ConfigError for a name or an option that it doesn't have."""
+    import difflib
+
+    if name not in ENCODERS:
+        near = difflib.get_close_matches(name, ENCODERS, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(ENCODERS)}"
+        raise ConfigError(f"no encoder is called '{name}'; {hint}")
+    try:
+        return ENCODERS[name](**options)
+    except TypeError as error:
+        raise ConfigError(f"encoder '{name}': {error}") from error

@@ -1,0 +1,110 @@
+"""Light CNN on linear-frequency spectra of speech, the classic strong baseline of ASVspoof.
+
+Max-feature-map activations and the layer plan follow Lavrentyeva et al., "STC antispoofing systems for the ASVspoof2019
+challenge" (2019), narrowed. The front end removes what only tells recordings apart: it has no DC and no rumble
+(bands start at 60 Hz), and the mean spectrum of the clip is subtracted, so neither level nor a fixed colouring counts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import avdetect.compat  # noqa: F401  (must stand before torchaudio)
+from avdetect.encoders.masking import step_mask
+from avdetect.types import SAMPLE_RATE, EncoderOutput
+
+HOP = 160
+WINDOW = 400
+FFT = 512
+
+
+def linear_bands(bands: int, low: float = 60.0, high: float = 7800.0) -> Tensor:
+    """Triangular filters [FFT // 2 + 1, bands], evenly spaced from `low` to `high` Hz."""
+    from torchaudio.functional import linear_fbanks
+
+    return linear_fbanks(FFT // 2 + 1, low, high, bands, SAMPLE_RATE)
+
+
+class LinearSpectrum(nn.Module):
+    """Log energies in linear bands: waveform [B, S] -> [B, bands, frames], 100 frames per second."""
+
+    def __init__(self, bands: int = 96) -> None:
+        super().__init__()
+        self.register_buffer("bands", linear_bands(bands), persistent=False)
+        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+
+    @torch.autocast("cpu", enabled=False)
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Also gives the number of valid frames [B]; frames beyond it are zero."""
+        waveform = waveform.float()
+        spectrum = torch.stft(
+            waveform,
+            FFT,
+            HOP,
+            WINDOW,
+            self.window.float(),
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        energy = spectrum.abs().square().transpose(1, 2) @ self.bands.float()
+        frames = torch.div(lengths, HOP, rounding_mode="floor").clamp(1, energy.shape[1])
+        mask = torch.arange(energy.shape[1], device=energy.device)[None] < frames[:, None]
+        level = (energy * mask[..., None]).sum((1, 2)) / (frames * energy.shape[2])
+        energy = (energy / level.clamp_min(1e-10)[:, None, None] + 1e-5).log() * mask[..., None]
+        mean = energy.sum(1, keepdim=True) / frames[:, None, None]
+        return ((energy - mean) * mask[..., None]).transpose(1, 2), frames
+
+
+class MaxFeatureMap(nn.Module):
+    """Convolution whose two halves of channels compete: [B, C, F, T] -> [B, out, F', T']."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: tuple[int, int] = (1, 1)) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, 2 * outputs, kernel, stride, kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(2 * outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, C, F, T] -> [B, outputs, F', T']."""
+        left, right = self.norm(self.conv(inputs)).chunk(2, 1)
+        return torch.maximum(left, right)
+
+
+class LightCNN(nn.Module):
+    """Waveform [B, S] -> EncoderOutput [B, T, dim] at 12.5 steps per second."""
+
+    modality = "audio"
+
+    def __init__(self, bands: int = 96, width: int = 24, dim: int = 64, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.dim = dim
+        self.spectrum = LinearSpectrum(bands)
+        # the first block strides instead of pooling: most of the cost would lie there otherwise
+        self.blocks = nn.ModuleList(
+            [
+                MaxFeatureMap(1, width, 5, (2, 2)),
+                nn.Sequential(MaxFeatureMap(width, width, 3), nn.MaxPool2d(2)),
+                nn.Sequential(MaxFeatureMap(width, 2 * width, 3), nn.MaxPool2d(2)),
+                nn.Sequential(MaxFeatureMap(2 * width, 2 * width, 3), nn.MaxPool2d((2, 1))),
+            ]
+        )
+        self.project = nn.Linear(2 * width * (bands // 16), dim)
+        self.mix = nn.Conv1d(dim, dim, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> EncoderOutput:
+        """Features of speech `inputs` [B, S] at 16 kHz; `lengths` [B] in samples."""
+        x, frames = self.spectrum(inputs, lengths)
+        x = x[:, None].to(self.project.weight.dtype)
+        steps = frames
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index < 3:  # the last block keeps the time axis
+                steps = torch.div(steps, 2, rounding_mode="floor")
+            x = x * step_mask(x.shape[-1], steps)[:, None, None]
+        x = self.dropout(self.project(x.flatten(1, 2).transpose(1, 2)))
+        mask = step_mask(x.shape[1], steps)[..., None].to(x.dtype)
+        x = torch.relu(x) * mask
+        x = (x + torch.relu(self.mix(x.transpose(1, 2)).transpose(1, 2))) * mask
+        return EncoderOutput(x, steps, SAMPLE_RATE / HOP / 8)

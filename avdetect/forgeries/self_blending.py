@@ -1,0 +1,82 @@
+"""A face blended into itself: the seam, colour and sharpness mismatch that swaps and lip-sync tools leave, and no more.
+
+After Shiohara & Yamasaki, "Detecting deepfakes with self-blended images" (2022): two versions of one crop, one of them
+changed in colour, sharpness and place, blended along a deformed landmark hull. Here over the crops of a window, with
+one draw per window and a little jitter per crop, over the whole face, its lower half, mouth or eyes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from avdetect.augment_faces import blur, colour, jpeg, sharpen, shrink
+from avdetect.types import Bytes, Floats, Label, Window
+
+Rng = np.random.Generator
+
+REGIONS: dict[str, tuple[int, ...]] = {
+    "face": (),
+    "lower": (234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323, 454, 4),
+    "mouth": (57, 186, 92, 165, 167, 164, 393, 391, 322, 410, 287, 273, 335, 406, 313, 18, 83, 182, 106, 43, 200),
+    "inner": (70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 454, 361, 435, 364, 394, 152, 169, 135, 215, 132, 234),
+}
+"""Landmarks whose hull is blended; an empty tuple means all of them."""
+
+
+def _mask(landmarks: Floats, size: int, bend: NDArray[np.float32], soft: float, grow: float) -> Floats:
+    """[H, W] in 0..1: the hull, grown or shrunk, bent by a smooth field, with a soft edge."""
+    centre = landmarks.mean(0)
+    points = (landmarks - centre) * grow + centre
+    hull = cv2.convexHull(np.round(points).astype(np.int32))
+    mask = np.zeros((size, size), np.float32)
+    cv2.fillConvexPoly(mask, hull, 1.0)
+    grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).astype(np.float32) + bend
+    mask = cv2.remap(mask, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR)
+    return cv2.GaussianBlur(mask, (0, 0), soft)
+
+
+def _bend(size: int, rng: Rng, strength: float) -> NDArray[np.float32]:
+    coarse = rng.normal(0, strength, (5, 5, 2)).astype(np.float32)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _moved(crop: Bytes, rng: Rng, place: NDArray[np.float64], flicker: float) -> Bytes:
+    size = crop.shape[0]
+    matrix = place.copy()
+    matrix[:, 2] += rng.normal(0, flicker * size, 2)
+    return cv2.warpAffine(crop, matrix, (size, size), borderMode=cv2.BORDER_REFLECT)
+
+
+def _changed(crops: Bytes, rng: Rng) -> Bytes:
+    """The other version: another colour, sharpness or compression."""
+    changed = crops
+    for change, chance in ((colour, 0.7), (shrink, 0.4), (blur, 0.25), (sharpen, 0.25), (jpeg, 0.2)):
+        if rng.random() < chance:
+            changed = change(changed, rng)
+    return changed
+
+
+def self_blended(window: Window, rng: Rng) -> tuple[Window, Label]:
+    """The window with its face crops blended into themselves; needs `face_crops`."""
+    crops, landmarks = window.face_crops, window.crop_landmarks
+    if crops is None or landmarks is None:
+        raise ValueError("self-blending needs face crops")
+    size = crops.shape[1]
+    inner, outer = (crops, _changed(crops, rng)) if rng.random() < 0.4 else (_changed(crops, rng), crops)
+    region = str(rng.choice(list(REGIONS), p=[0.45, 0.2, 0.2, 0.15]))
+    points = landmarks[:, REGIONS[region]] if REGIONS[region] else landmarks
+    place = cv2.getRotationMatrix2D((size / 2, size / 2), float(rng.normal(0, 1.5)), float(rng.uniform(0.96, 1.04)))
+    place[:, 2] += rng.normal(0, 0.012 * size, 2)
+    bend, soft = _bend(size, rng, 0.03 * size), float(rng.uniform(1.0, 0.06 * size))
+    grow, flicker = float(rng.uniform(0.85, 1.12)), float(rng.choice([0.0, 0.0, 0.004, 0.01]))
+    share = float(rng.choice([0.4, 0.6, 0.8, 1.0, 1.0, 1.0]))
+    blended = np.empty_like(crops)
+    for index in range(len(crops)):
+        mask = share * _mask(points[index], size, bend, soft, grow)[..., None]
+        moved = _moved(inner[index], rng, place, flicker)
+        blended[index] = np.clip(outer[index] * (1 - mask) + moved * mask, 0, 255)
+    return replace(window, face_crops=blended), Label(face_manipulation=True)

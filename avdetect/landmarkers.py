@@ -1,0 +1,241 @@
+"""Two families of mediapipe face models behind one seam: find faces in a picture, place a mesh on one face.
+
+`WheelModels` are those inside mediapipe 0.10.21's wheel: the full-range BlazeFace detector and the 478-point
+attention mesh. `TaskModels` go through mediapipe's Tasks API with a `face_landmarker.task` bundle that the
+user names. Both are used without memory of earlier frames: whoever follows a face says where to look, so
+landmarks are never smoothed over time and lips move as they moved. mediapipe and OpenCV are imported with
+errors that name the remedy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avdetect.errors import MissingDependencyError, ModelError
+from avdetect.types import Bytes, Floats
+
+MIN_CONFIDENCE = 0.5
+"""Below it a detection is not a face (mediapipe's own default)."""
+SYSTEM_LIBRARIES = (
+    "apt-get install libgl1 libglib2.0-0 (Debian, Ubuntu) or dnf install mesa-libGL glib2 (Fedora)"
+)
+
+
+def load(name: str) -> ModuleType:
+    """Import `name`; MissingDependencyError with the remedy where it or its system library is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if ".so" in str(error):
+            library = str(error).split(":")[0]
+            message = f"{name} needs {library}, which this machine lacks: {SYSTEM_LIBRARIES}"
+            raise MissingDependencyError(message) from error
+        message = (
+            f'{name} cannot be imported ({error}): pip install "mediapipe==0.10.21" opencv-contrib-python'
+        )
+        raise MissingDependencyError(message) from error
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep what C++ writes to file descriptor 2 off the terminal: mediapipe's notes obey no setting."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without stderr
+        yield
+        return
+    try:
+        sys.stderr.flush()
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A square around a face: centre `x`, `y`, side `size` in pixels; turned clockwise by `angle` radians."""
+
+    x: float
+    y: float
+    size: float
+    angle: float = 0.0
+
+    @property
+    def box(self) -> Floats:
+        """[4] left, top, right, bottom of the square as if it stood straight."""
+        half = self.size / 2
+        return np.array([self.x - half, self.y - half, self.x + half, self.y + half], np.float32)
+
+    def grown(self, factor: float) -> Region:
+        """The same centre, `factor` times the side."""
+        return replace(self, size=self.size * factor)
+
+    def matrix(self, side: int) -> NDArray[np.float64]:
+        """[2, 3] similarity that takes image pixels to those of a crop of side `side`, the face upright."""
+        c, s = side / self.size * math.cos(self.angle), side / self.size * math.sin(self.angle)
+        half = side / 2
+        return np.array([[c, s, half - c * self.x - s * self.y], [-s, c, half + s * self.x - c * self.y]])
+
+
+class Models(Protocol):
+    """What a family of models does. Images are contiguous RGB [H, W, 3]; not for two threads at once.
+
+    `view_side`: longest side of a picture that the detector gains from. `crop_side` and `crop_margin`: the
+    mesh wants a square crop of that many pixels, that many times the face's longer side.
+    """
+
+    view_side: int
+    crop_side: int
+    crop_margin: float
+
+    def detect(self, view: Bytes) -> list[Region]:
+        """Squares that just hold the faces in `view`, in its pixels."""
+
+    def mesh(self, crop: Bytes) -> Floats | None:
+        """Landmarks [478, 3] of the face that fills `crop`, as shares of its side; None without one."""
+
+    def close(self) -> None:
+        """Free the models."""
+
+
+def _points(landmarks: Any) -> Floats:
+    return np.array([(point.x, point.y, point.z) for point in landmarks], np.float32)
+
+
+def _tilt(right_eye: tuple[float, float], left_eye: tuple[float, float]) -> float:
+    """Angle of the line between the eyes, radians, clockwise as seen in the picture."""
+    return math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0])
+
+
+_MESH_GRAPH = """
+input_stream: "image"
+input_stream: "roi"
+input_side_packet: "with_attention"
+output_stream: "landmarks"
+node {
+  calculator: "FaceLandmarkCpu"
+  input_stream: "IMAGE:image"
+  input_stream: "ROI:roi"
+  input_side_packet: "WITH_ATTENTION:with_attention"
+  output_stream: "LANDMARKS:landmarks"
+}
+"""
+"""mediapipe's own mesh step alone: its `FaceMesh` would search each crop for a face first, and remember."""
+
+
+class WheelModels:
+    """The full-range detector and the attention mesh that mediapipe 0.10.21's wheel carries."""
+
+    view_side = 192
+    crop_side = 192
+    crop_margin = 1.5
+
+    def __init__(self) -> None:
+        mediapipe = load("mediapipe")
+        if not hasattr(mediapipe, "solutions"):
+            raise MissingDependencyError(
+                f"mediapipe {mediapipe.__version__} carries no face models: name a face_landmarker.task, "
+                'or pip install "mediapipe==0.10.21"'
+            )
+        rect = load("mediapipe.framework.formats.rect_pb2")
+        self._whole = rect.NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0)
+        base = load("mediapipe.python.solution_base").SolutionBase
+        with silence():
+            detection = mediapipe.solutions.face_detection.FaceDetection
+            self._detector = detection(model_selection=1, min_detection_confidence=MIN_CONFIDENCE)
+            self._mesh = base(graph_config=_MESH_GRAPH, side_inputs={"with_attention": True})
+            self._noisy = True
+            blank = np.zeros((self.crop_side, self.crop_side, 3), np.uint8)
+            self.detect(
+                blank
+            )  # models load, and make their notes, in threads of their own until the first result
+            self.mesh(blank)
+
+    def detect(self, view: Bytes) -> list[Region]:
+        height, width = view.shape[:2]
+        found = self._detector.process(view).detections or []
+        return [self._region(detection.location_data, width, height) for detection in found]
+
+    @staticmethod
+    def _region(location: Any, width: int, height: int) -> Region:
+        box, eyes = location.relative_bounding_box, location.relative_keypoints
+        angle = _tilt(*((eye.x * width, eye.y * height) for eye in eyes[:2]))
+        x, y = (box.xmin + box.width / 2) * width, (box.ymin + box.height / 2) * height
+        return Region(x, y, max(box.width * width, box.height * height), angle)
+
+    def mesh(self, crop: Bytes) -> Floats | None:
+        with silence() if self._noisy else contextlib.nullcontext():  # one more note beside the first face
+            found = self._mesh.process({"image": crop, "roi": self._whole}).landmarks
+        self._noisy = self._noisy and found is None
+        return None if found is None else _points(found.landmark)
+
+    def close(self) -> None:
+        self._detector.close()
+        self._mesh.close()
+
+
+class TaskModels:
+    """A `face_landmarker.task` bundle through mediapipe's Tasks API (any mediapipe from 0.10.21 on).
+
+    The bundle's own detector is a short-range one: it finds small faces less well than the wheel's.
+    """
+
+    view_side = 256
+    crop_side = 256
+    crop_margin = 2.0  # the bundle looks for the face inside the crop first, and wants some room around it
+
+    def __init__(self, bundle: Path, max_faces: int) -> None:
+        if not bundle.is_file():
+            raise ModelError(f"{bundle}: no such file; name a mediapipe face_landmarker.task bundle")
+        self._mediapipe = load("mediapipe")
+        vision = load("mediapipe.tasks.python.vision")
+        with silence():
+            try:
+                self._one, self._many = (self._open(vision, bundle, faces) for faces in (1, max_faces))
+            except (RuntimeError, ValueError) as error:
+                raise ModelError(f"{bundle}: not a mediapipe face_landmarker.task bundle") from error
+            self._find(self._one, np.zeros((self.crop_side, self.crop_side, 3), np.uint8))
+            self._find(self._many, np.zeros((self.crop_side, self.crop_side, 3), np.uint8))
+
+    @staticmethod
+    def _open(vision: ModuleType, bundle: Path, faces: int) -> Any:
+        base = load("mediapipe.tasks.python").BaseOptions(model_asset_path=str(bundle))
+        options = vision.FaceLandmarkerOptions(base, vision.RunningMode.IMAGE, num_faces=faces)
+        return vision.FaceLandmarker.create_from_options(options)
+
+    def _find(self, landmarker: Any, image: Bytes) -> list[Floats]:
+        picture = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=image)
+        return [_points(face) for face in landmarker.detect(picture).face_landmarks]
+
+    def detect(self, view: Bytes) -> list[Region]:
+        height, width = view.shape[:2]
+        return [self._region(points[:, :2] * (width, height)) for points in self._find(self._many, view)]
+
+    @staticmethod
+    def _region(points: Floats) -> Region:
+        low, high = points.min(0), points.max(0)
+        (x, y), size = (low + high) / 2, (high - low).max()
+        return Region(float(x), float(y), float(size), _tilt(*points[[33, 263]].tolist()))
+
+    def mesh(self, crop: Bytes) -> Floats | None:
+        found = self._find(self._one, crop)
+        return found[0] if found else None
+
+    def close(self) -> None:
+        self._one.close()
+        self._many.close()

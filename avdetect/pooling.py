@@ -1,0 +1,124 @@
+"""From window outputs to one clip: evidence gathered per claim and face, and pooled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avdetect.fusion import STEP_RATE, FusionModel, FusionOutput
+from avdetect.types import CLAIMS, Bytes, Claim, Floats, Window
+from avdetect.windows import overlap_add
+
+MIN_OVERLAP_STEPS = 38
+"""Frames (1.5 s) in which a mouth was seen while sound was there, below which lip-sync isn't assessed."""
+
+Piece = tuple[float, Floats, NDArray[np.bool_]]
+
+
+@dataclass
+class TrackEvidence:
+    """What the windows said of one face (or, for `None`, of the sound without a face)."""
+
+    pieces: dict[Claim, list[Piece]] = field(default_factory=lambda: {claim: [] for claim in CLAIMS})
+    curve: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
+    worst: list[tuple[float, float, Bytes]] = field(default_factory=list)
+
+    def add_curve(self, curve: torch.Tensor, weight: torch.Tensor) -> None:
+        """Sums lip/speech similarity over windows."""
+        self.curve = curve if self.curve is None else self.curve + curve
+        self.weight = weight if self.weight is None else self.weight + weight
+
+    def note_picture(self, logit: float, time: float, crop: Bytes, keep: int = 3) -> None:
+        """Keeps the crops of the windows with the highest logits."""
+        if len(self.worst) < keep or logit > self.worst[-1][0]:
+            self.worst = sorted([*self.worst, (logit, time, crop)], key=lambda item: -item[0])[:keep]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A claim's logit over the clip for one face or for the voice, and its curve: STEP_RATE steps per second."""
+
+    logit: float
+    curve: Floats
+    valid: NDArray[np.bool_]
+    track: int | None = None
+    offset_frames: float | None = None
+
+
+@dataclass
+class ClipEvidence:
+    """Gathers model outputs of a clip's windows, in constant memory per second of clip, and pools them."""
+
+    tracks: dict[int | None, TrackEvidence] = field(default_factory=dict)
+    voiced: set[float] = field(default_factory=set)
+
+    def add(self, windows: list[Window], output: FusionOutput) -> None:
+        """Takes in a batch of windows and what the model said of them."""
+        assert output.step_logits is not None and output.step_mask is not None
+        logits, masks = output.step_logits.float().cpu().numpy(), output.step_mask.cpu().numpy()
+        for row, window in enumerate(windows):
+            evidence = self.tracks.setdefault(window.track, TrackEvidence())
+            steps = max(1, round((window.end - window.start) * STEP_RATE))
+            for index, claim in enumerate(CLAIMS):
+                if claim is Claim.VOICE_CLONING:
+                    if window.start in self.voiced:  # the same sound stands in the window of every face
+                        continue
+                    target = self.tracks.setdefault(None, TrackEvidence())
+                else:
+                    target = evidence
+                target.pieces[claim].append((window.start, logits[row, :steps, index], masks[row, :steps, index]))
+            if window.waveform is not None:
+                self.voiced.add(window.start)
+            self._note_face(window, evidence, output, row)
+
+    @staticmethod
+    def _note_face(window: Window, evidence: TrackEvidence, output: FusionOutput, row: int) -> None:
+        if window.track is None:
+            return
+        if output.curve is not None and output.curve_weight is not None:
+            evidence.add_curve(output.curve[row].float().cpu(), output.curve_weight[row].float().cpu())
+        if window.face_crops is not None and window.crop_frames is not None and output.clip_logits is not None:
+            middle = len(window.face_crops) // 2
+            logit = float(output.clip_logits[row, CLAIMS.index(Claim.FACE_MANIPULATION)])
+            time = window.start + float(window.crop_frames[middle]) / 25
+            evidence.note_picture(logit, time, window.face_crops[middle])
+
+    def pool(self, model: FusionModel, claim: Claim, duration: float, usable: set[int]) -> Pooled | None:
+        """The clip's evidence on a claim; None where no window had any.
+
+        Of several faces the most suspicious one speaks for `face_manipulation`; for `lip_sync_mismatch` the one
+        that fits the speech best does, since the others may simply not be the speaker.
+        """
+        if claim is Claim.VOICE_CLONING:
+            found = [self._pool_steps(model, claim, duration, None)]
+        elif claim is Claim.FACE_MANIPULATION:
+            found = [self._pool_steps(model, claim, duration, track) for track in sorted(usable)]
+        else:
+            found = [self._pool_curve(model, duration, track) for track in sorted(usable)]
+        pooled = [one for one in found if one is not None]
+        if not pooled:
+            return None
+        pick = min if claim is Claim.LIP_SYNC_MISMATCH else max
+        return pick(pooled, key=lambda one: one.logit)
+
+    def _pool_steps(self, model: FusionModel, claim: Claim, duration: float, track: int | None) -> Pooled | None:
+        pieces = self.tracks[track].pieces[claim] if track in self.tracks else []
+        curve, valid = overlap_add(pieces, duration, STEP_RATE)
+        if not valid.any():
+            return None
+        return Pooled(model.pool(torch.from_numpy(curve[valid]), claim), curve, valid, track)
+
+    def _pool_curve(self, model: FusionModel, duration: float, track: int) -> Pooled | None:
+        evidence = self.tracks.get(track)
+        if evidence is None or evidence.curve is None or evidence.weight is None:
+            return None
+        if float(evidence.weight.max()) < MIN_OVERLAP_STEPS:
+            return None
+        curve, valid = overlap_add(evidence.pieces[Claim.LIP_SYNC_MISMATCH], duration, STEP_RATE)
+        logit = float(model.synchrony.logit(evidence.curve, evidence.weight))
+        offset = float(model.synchrony.offset(evidence.curve, evidence.weight))
+        return Pooled(logit, curve, valid, track, offset)

@@ -1,0 +1,266 @@
+"""Training examples made from prepared clips: real windows, real fakes, and forgeries of the real ones, on the fly.
+
+An example is one window of a few seconds with labels, drawn by an index alone (`numpy` generator seeded with seed and
+index), so that a run that was killed and resumed sees exactly what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from avdetect.augment import degrade_audio
+from avdetect.augment_faces import degrade_faces
+from avdetect.batch import collate, label_row, mirrored
+from avdetect.forgeries.desync import swapped
+from avdetect.forgeries.resynthesis import resynthesise
+from avdetect.forgeries.self_blending import self_blended
+from avdetect.prepared import PreparedClip
+from avdetect.types import FRAME_RATE, SAMPLE_RATE, Claim, Item, Label, Window
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One prepared window and the item that it comes from."""
+
+    item: Item
+    window: Window
+
+
+@dataclass(frozen=True)
+class Example:
+    """A window as the model will see it, its labels, and by how many frames its sound is late (None: unknown)."""
+
+    window: Window
+    label: Label
+    lag: int | None = None
+
+
+@dataclass(frozen=True)
+class MixSettings:
+    """How many examples of each kind stand in a batch, and how often forgeries take a real one's place.
+
+    `voice`, `face`, `sync`: examples per batch that teach one claim. `resynthesis`: share of fake voices made from
+    real ones. `self_blending`: share of fake faces made from real ones. `negatives`: share of sync examples whose
+    sound was moved far or swapped. `degrade`: strength of the augmentation that both classes get.
+    """
+
+    voice: int = 24
+    face: int = 12
+    sync: int = 32
+    resynthesis: float = 0.4
+    self_blending: float = 0.6
+    negatives: float = 0.5
+    degrade: float = 1.0
+    crops: int = 6
+    shortest: float = 1.5
+    longest: float = 4.0
+
+    @property
+    def batch(self) -> int:
+        """Examples per batch."""
+        return self.voice + self.face + self.sync
+
+
+def by_source(recordings: Sequence[Recording]) -> np.ndarray[Any, Any]:
+    """Chances [R] that give each source the square root of its share, so that a large one does not rule."""
+    counts = Counter(r.item.source for r in recordings)
+    weights = np.array([counts[r.item.source] ** -0.5 for r in recordings])
+    return np.asarray(weights / weights.sum())
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Recordings to draw from, by source."""
+
+    recordings: list[Recording]
+    chances: np.ndarray[Any, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chances", by_source(self.recordings) if self.recordings else np.zeros(0))
+
+    def draw(self, rng: Rng) -> Recording:
+        """One recording."""
+        return self.recordings[int(rng.choice(len(self.recordings), p=self.chances))]
+
+    def __bool__(self) -> bool:
+        return bool(self.recordings)
+
+
+def recordings_of(clips: Sequence[PreparedClip]) -> list[Recording]:
+    """All prepared windows, of the face that is longest in view where there are several."""
+    kept = []
+    for clip in clips:
+        longest = Counter(w.track for w in clip.windows).most_common(1)
+        kept += [Recording(clip.item, w) for w in clip.windows if w.track == longest[0][0]]
+    return kept
+
+
+def _has_speech(window: Window, least: float = 0.8) -> bool:
+    return window.waveform is not None and window.speech is not None and window.speech.sum() >= least * FRAME_RATE
+
+
+def _has_mouth(window: Window) -> bool:
+    return window.found is not None and bool(window.found.mean() > 0.6)
+
+
+class ExampleSet(Dataset[Example]):
+    """`steps` batches of examples, batch after batch in the order of `MixSettings`."""
+
+    def __init__(self, recordings: Sequence[Recording], mix: MixSettings, steps: int, seed: int) -> None:
+        self.mix, self.steps, self.seed = mix, steps, seed
+
+        def pool(claim: Claim, value: bool) -> list[Recording]:
+            return [r for r in recordings if r.item.label[claim] is value]
+
+        self.voices = {
+            v: Pool([r for r in pool(Claim.VOICE_CLONING, v) if _has_speech(r.window)]) for v in (False, True)
+        }
+        self.faces = {
+            v: Pool([r for r in pool(Claim.FACE_MANIPULATION, v) if r.window.face_crops is not None])
+            for v in (False, True)
+        }
+        in_sync = pool(Claim.LIP_SYNC_MISMATCH, False)
+        self.talkers = Pool([r for r in in_sync if _has_speech(r.window) and _has_mouth(r.window)])
+        self.kinds = [self._voice] * mix.voice + [self._face] * mix.face + [self._sync] * mix.sync
+
+    def __len__(self) -> int:
+        return self.steps * self.mix.batch
+
+    def __getitem__(self, index: int) -> Example:
+        rng = np.random.default_rng([self.seed, index])
+        return self.kinds[index % self.mix.batch](rng, index)
+
+    def _voice(self, rng: Rng, index: int) -> Example:
+        fake = bool(index % 2)
+        forge = fake and (rng.random() < self.mix.resynthesis or not self.voices[True])
+        window = self.voices[fake and not forge].draw(rng).window
+        window = self._piece(_sound_only(window), rng, speech=True)
+        assert window.waveform is not None
+        waveform = window.waveform
+        if forge:
+            waveform, _ = resynthesise(waveform, rng)
+        waveform = degrade_audio(waveform - waveform.mean(), rng, self.mix.degrade)
+        return Example(replace(window, waveform=waveform), Label(voice_cloning=fake))
+
+    def _face(self, rng: Rng, index: int) -> Example:
+        fake = bool(index % 2)
+        forge = fake and (rng.random() < self.mix.self_blending or not self.faces[True])
+        window = _picture_only(self.faces[fake and not forge].draw(rng).window, rng, self.mix.crops)
+        if forge:
+            window, _ = self_blended(window, rng)
+        assert window.face_crops is not None
+        crops = degrade_faces(window.face_crops, rng, self.mix.degrade)
+        return Example(replace(window, face_crops=crops), Label(face_manipulation=fake))
+
+    def _sync(self, rng: Rng, index: int) -> Example:
+        window = replace(self.talkers.draw(rng).window, face_crops=None, crop_frames=None, crop_landmarks=None)
+        length = int(rng.uniform(2.0, max(2.1, 1.6 * self.mix.longest)) * FRAME_RATE)
+        negative = rng.random() < self.mix.negatives
+        if negative and rng.random() < 0.5:
+            piece = _cut(window, _start(window, length, rng), length)
+            other = self._other(window, rng)
+            fake, label = swapped(piece, _cut(other, _start(other, length, rng), length))
+            return Example(_degraded(fake, rng, self.mix.degrade), label)
+        far = int(rng.integers(4, 21)) * int(rng.choice([-1, 1]))
+        lag = far if negative else int(rng.choice([0, 0, 0, -1, 1]))
+        piece = _cut_apart(window, _start(window, length, rng), length, lag)
+        label = Label(lip_sync_mismatch=negative)
+        return Example(_degraded(piece, rng, self.mix.degrade), label, lag)
+
+    def _other(self, window: Window, rng: Rng) -> Window:
+        for _ in range(10):
+            other = self.talkers.draw(rng).window
+            if other is not window and other.waveform is not window.waveform:
+                return other
+        return other
+
+    def _piece(self, window: Window, rng: Rng, *, speech: bool) -> Window:
+        length = int(rng.uniform(self.mix.shortest, self.mix.longest) * FRAME_RATE)
+        for _ in range(5):
+            piece = _cut(window, _start(window, length, rng), length)
+            if not speech or _has_speech(piece, 0.5):
+                break
+        return piece
+
+
+def _sound_only(window: Window) -> Window:
+    return Window(window.start, window.end, window.waveform, window.speech)
+
+
+def _picture_only(window: Window, rng: Rng, crops: int) -> Window:
+    """The window without sound, and with `crops` neighbouring face crops."""
+    assert window.face_crops is not None and window.crop_frames is not None and window.crop_landmarks is not None
+    first = int(rng.integers(0, max(1, len(window.face_crops) - crops + 1)))
+    some = slice(first, first + crops)
+    return Window(
+        window.start,
+        window.end,
+        track=window.track,
+        face_crops=window.face_crops[some],
+        crop_frames=window.crop_frames[some],
+        crop_landmarks=window.crop_landmarks[some],
+    )
+
+
+def _start(window: Window, length: int, rng: Rng) -> int:
+    return int(rng.integers(0, max(1, window.steps - length + 1)))
+
+
+def _cut(window: Window, first: int, length: int) -> Window:
+    """`length` frames from frame `first`; shorter where the window ends."""
+    return _cut_apart(window, first, length, 0)
+
+
+def _cut_apart(window: Window, first: int, length: int, lag: int) -> Window:
+    """As `_cut`, with the sound taken `lag` frames earlier, so that it is late by `lag`; zeros where there is none."""
+    length = min(length, window.steps - first)
+    step = SAMPLE_RATE // FRAME_RATE
+    frames = slice(first, first + length)
+    return replace(
+        window,
+        end=window.start + length / FRAME_RATE,
+        waveform=_slice(window.waveform, (first - lag) * step, length * step),
+        speech=_slice(window.speech, first - lag, length),
+        found=None if window.found is None else window.found[frames],
+        landmarks=None if window.landmarks is None else window.landmarks[frames],
+        mouth_crops=None if window.mouth_crops is None else window.mouth_crops[frames],
+    )
+
+
+def _slice(values: np.ndarray[Any, Any] | None, first: int, length: int) -> Any:
+    if values is None:
+        return None
+    out = np.zeros(length, values.dtype)
+    begin, end = max(0, first), min(len(values), first + length)
+    if end > begin:
+        out[begin - first : end - first] = values[begin:end]
+    return out
+
+
+def _degraded(window: Window, rng: Rng, strength: float) -> Window:
+    """Sound through the usual chain; landmarks with the jitter of another camera, mirrored half of the time."""
+    assert window.waveform is not None and window.landmarks is not None
+    landmarks = window.landmarks.copy()
+    if rng.random() < 0.5:
+        landmarks = mirrored(landmarks)
+    scale = float(np.ptp(landmarks[:, :, 0], axis=1).mean())
+    landmarks += rng.normal(0, 0.004 * scale * strength * rng.random(), landmarks.shape).astype(np.float32)
+    return replace(window, waveform=degrade_audio(window.waveform, rng, 0.6 * strength), landmarks=landmarks)
+
+
+def collate_examples(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+    """A batch for FusionModel, with `labels` and `true_lag`."""
+    batch = collate([example.window for example in examples])
+    batch["labels"] = torch.tensor([label_row(example.label) for example in examples])
+    lags = [float("nan") if example.lag is None else float(example.lag) for example in examples]
+    batch["true_lag"] = torch.tensor(lags)
+    return batch

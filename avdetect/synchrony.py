@@ -1,0 +1,134 @@
+"""Lips against speech: how alike they are at each lag, and what that says.
+
+A clip is compared with itself: the similarity at the true offset against the same clip's own similarity at all other
+lags. The shape of that curve, not its level, makes the logit, so no fake is needed to calibrate it. A lag of +k frames
+compares each mouth with the sound k frames later: where the peak stands at +k, the sound is late by k frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from avdetect.encoders.masking import step_mask
+from avdetect.types import EncoderOutput
+
+NEAR = 2
+"""Frames around zero lag that count as in sync (80 ms; ITU-R BT.1359 puts what people notice at +45/-125 ms)."""
+
+
+@dataclass(frozen=True)
+class SynchronyCurve:
+    """`similarity` [B, T, L] per step and lag with `mask` [B, T, L]; `total`, `weight` [B, L]: sums over steps.
+
+    `across` [B, B]: mean similarity at zero lag of each row's lips with each row's speech (training).
+    """
+
+    similarity: Tensor
+    mask: Tensor
+    total: Tensor
+    weight: Tensor
+    lips: Tensor
+    speech: Tensor
+
+
+class Synchrony(nn.Module):
+    """Compares the embeddings of lips and speech at lags of -lags..lags frames of the 25 fps grid."""
+
+    def __init__(self, lags: int) -> None:
+        super().__init__()
+        self.lags = lags
+        self.log_scale = nn.Parameter(torch.tensor(2.3))
+        self.head = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 1))
+
+    def forward(
+        self, lips: EncoderOutput, speech: EncoderOutput, spoken: Tensor | None, found: Tensor | None
+    ) -> SynchronyCurve:
+        """`spoken`, `found` [B, T] on the video grid weigh steps without speech or face down to nothing."""
+        steps = min(lips.features.shape[1], speech.features.shape[1])
+        v, a = lips.features[:, :steps].float(), speech.features[:, :steps].float()
+        v_mask = step_mask(steps, lips.lengths)
+        a_mask = step_mask(steps, speech.lengths)
+        if found is not None:
+            v_mask = v_mask & found[:, :steps]
+        pad = (0, 0, self.lags, self.lags)
+        shifted = nn.functional.pad(a, pad).unfold(1, 2 * self.lags + 1, 1)  # [B, T, D, L]
+        similarity = torch.einsum("btd,btdl->btl", v, shifted)
+        near = nn.functional.pad(a_mask, (self.lags, self.lags)).unfold(1, 2 * self.lags + 1, 1)
+        mask = near & v_mask[..., None]
+        similarity = similarity * mask
+        return SynchronyCurve(
+            similarity, mask, similarity.sum(1), mask.sum(1).float(), v * v_mask[..., None], a
+        )
+
+    def features(self, total: Tensor, weight: Tensor) -> Tensor:
+        """[..., L] sums -> [..., 6]: the peak near zero lag and the peak elsewhere as z-scores of the clip's own
+        far lags, their difference, the mean level, the distance of the best lag from zero and the evidence's length.
+        """
+        curve = total / weight.clamp_min(1)
+        enough = weight >= 0.3 * weight.amax(-1, keepdim=True).clamp_min(1)
+        distance = torch.arange(-self.lags, self.lags + 1, device=curve.device).abs()
+        far = enough & (distance > 5)
+        count = far.sum(-1, keepdim=True).clamp_min(1)
+        mean = (curve * far).sum(-1, keepdim=True) / count
+        spread = (((curve - mean) ** 2 * far).sum(-1, keepdim=True) / count).sqrt() + 0.01
+        z = ((curve - mean) / spread).masked_fill(~enough, -3.0).clamp(-12, 12)
+        here = z[..., distance <= NEAR].amax(-1)
+        there = z.masked_fill(distance <= NEAR, -3.0)
+        best, where = there.max(-1)
+        away = distance[where].float() / self.lags
+        length = torch.log1p(weight.amax(-1)) / 5
+        return torch.stack([here / 4, best / 4, (here - best) / 4, mean[..., 0] * 4, away, length], -1)
+
+    def logit(self, total: Tensor, weight: Tensor) -> Tensor:
+        """[..., L] sums of similarity and weights -> [...] logit of a mismatch."""
+        logit: Tensor = self.head(self.features(total, weight))[..., 0]
+        return logit
+
+    def offset(self, total: Tensor, weight: Tensor) -> Tensor:
+        """[..., L] -> [...] frames by which the sound is late, with a parabola through the peak."""
+        curve = torch.where(weight >= 0.3 * weight.amax(-1, keepdim=True), total / weight.clamp_min(1), -1e3)
+        inner = curve[..., 1:-1]
+        peak = inner.argmax(-1, keepdim=True)
+        left, mid, right = (curve.gather(-1, peak + k)[..., 0] for k in range(3))
+        bend = (left - 2 * mid + right).clamp_max(-1e-6)
+        shift = (0.5 * (left - right) / bend).clamp(-0.5, 0.5)
+        return peak[..., 0] + 1 - self.lags + shift
+
+    def local_logits(
+        self, curve: SynchronyCurve, steps: int, per_step: float, reach: int = 38
+    ) -> tuple[Tensor, Tensor]:
+        """Logit per fusion step [B, K] from the curve within `reach` frames around it, and where there is one."""
+        kernel = 2 * reach + 1
+        total = _running_sum(curve.similarity, kernel)
+        weight = _running_sum(curve.mask.float(), kernel)
+        centre = (
+            ((torch.arange(steps, device=total.device) + 0.5) * per_step).long().clamp_max(total.shape[1] - 1)
+        )
+        present = weight[:, centre].amax(-1) >= per_step
+        return self.logit(total[:, centre], weight[:, centre]), present
+
+    def contrastive_loss(self, curve: SynchronyCurve, true_lag: Tensor) -> Tensor:
+        """Cross-entropy of the true lag among all lags of the same clip and the zero lag of the other clips.
+
+        `true_lag` [B] in frames, nan where lips and speech do not belong together or nobody knows.
+        """
+        rows = torch.nonzero(~true_lag.isnan() & (curve.weight.amax(-1) >= 15))[:, 0]
+        if len(rows) == 0:
+            return curve.total.sum() * 0
+        scale = self.log_scale.exp().clamp_max(60)
+        own = (curve.total[rows] / curve.weight[rows].clamp_min(1)).masked_fill(curve.weight[rows] < 8, -1.0)
+        seen = curve.lips[rows].abs().sum(-1).gt(0).sum(1).clamp_min(1)
+        others = torch.einsum("btd,ctd->bc", curve.lips[rows], curve.speech[rows]) / seen[:, None]
+        same = torch.eye(len(rows), dtype=torch.bool, device=own.device)
+        logits = torch.cat([own, others.masked_fill(same, -1.0)], 1) * scale
+        target = true_lag[rows].round().long() + self.lags
+        return nn.functional.cross_entropy(logits, target.clamp(0, 2 * self.lags))
+
+
+def _running_sum(x: Tensor, kernel: int) -> Tensor:
+    """Sum over a centred span of the time axis of [B, T, L]."""
+    padded = nn.functional.pad(x.transpose(1, 2), (kernel // 2, kernel // 2))
+    return (nn.functional.avg_pool1d(padded, kernel, 1) * kernel).transpose(1, 2)

@@ -1,0 +1,312 @@
+"""Faces to tracks: one id per person and shot, cut at scene changes, and how well each face could be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from avdetect.faces import SAME_FACE, Box, FaceFinder, box_of, crop_face, head_pose, overlap, views
+from avdetect.landmarkers import Region, load
+from avdetect.types import FRAME_RATE, Bytes, Face, Floats, Frame, TrackSummary
+
+cv2: Any = load("cv2")
+
+LOOK_EVERY = 6
+"""Frames between two looks of the detector while every known face is in sight."""
+SEARCH_EVERY = 2
+"""The same while a face is lost, or none is known."""
+PATIENCE = 0.5
+"""Seconds that a lost face keeps its track."""
+MIN_FRAMES = 5
+"""A face found in fewer frames of a longer clip is taken for a texture that looked like one."""
+
+MIN_SIZE = 40.0
+"""Narrowest face that is assessed, pixels from cheek to cheek."""
+MIN_BLUR = 12.0
+"""Least `sharpness`: clear faces of 50 corpus clips had 23 to 250, blurred by 2 % of their width 8 to 28, by 3 % 5 to 25."""
+CONTRAST, LEAST_CONTRAST = 48.0, 6.0
+"""Standard deviation of grey, of 255, that a face is brought to before its sharpness is measured; a face with less than
+the second is a uniform patch."""
+MAX_YAW = 60.0
+"""Degrees; a face turned further shows one half of itself."""
+MIN_SECONDS = 0.5
+MIN_FOUND = 0.5
+MEASURE_EVERY = 5
+"""Sharpness is measured on every so many found frames."""
+THUMBNAIL_SIDE = 96
+MAX_THUMBNAILS = 64
+"""Pictures kept of ended tracks, those of the longest: a film has thousands of shots."""
+
+
+class SceneCuts:
+    """Tells the first frame of each new shot, from thumbnails of neighbouring frames."""
+
+    JUMP = 12.0
+    """Mean change of a thumbnail's pixels, of 255, that a cut has at least (shots stay below 8.1) ..."""
+    RATIO = 4.0
+    """... and how many times the usual change of the shot it is: a moving camera is no cut."""
+
+    def __init__(self) -> None:
+        self._last: Floats | None = None
+        self._usual = 2.0
+
+    def update(self, image: Bytes) -> bool:
+        """Whether a shot begins with `image` [H, W, 3]; the first image begins none."""
+        step = max(1, min(image.shape[:2]) // 96)
+        small = cv2.resize(image[::step, ::step], (32, 24), interpolation=cv2.INTER_AREA)
+        now: Floats = cv2.GaussianBlur(small, (3, 3), 0).astype(np.float32)
+        now -= now.mean((0, 1))  # a flash or a fade changes the light, not the picture
+        change = 0.0 if self._last is None else float(np.abs(now - self._last).mean())
+        self._last = now
+        cut = change > self.JUMP and change > self.RATIO * self._usual
+        self._usual = 2.0 if cut else max(0.9 * self._usual + 0.1 * change, 1.0)
+        return cut
+
+
+@dataclass
+class Samples:
+    """Evenly spread values of a stream of any length: at most `room`, every `step`-th one."""
+
+    room: int = 256
+    step: int = 1
+    seen: int = 0
+    values: list[float] = field(default_factory=list)
+
+    def add(self, value: float) -> None:
+        """Take in the next value."""
+        if self.seen % self.step == 0:
+            self.values.append(value)
+        self.seen += 1
+        if len(self.values) >= self.room:
+            self.values, self.step = self.values[::2], self.step * 2
+
+    def quantile(self, share: float) -> float:
+        """The value below which `share` of the stream lies; 0 for an empty one."""
+        return float(np.quantile(self.values, share)) if self.values else 0.0
+
+
+def sharpness(image: Bytes, landmarks: Floats) -> float:
+    """Variance of the Laplacian of the face at 128 px and at one contrast, so that a dark face is not a blurred one."""
+    crop, _ = crop_face(image, landmarks, size=128, margin=1.0)
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    stretch = CONTRAST / max(float(grey.std()), LEAST_CONTRAST)
+    return float(cv2.Laplacian(grey, cv2.CV_32F).var()) * stretch**2
+
+
+@dataclass
+class _Track:
+    """A face being followed: where it was last, and running measures of how well it could be seen."""
+
+    id: int
+    start: float
+    landmarks: Floats
+    last: float
+    frames: int = 0
+    found: int = 0
+    lost: int = 0
+    sizes: Samples = field(default_factory=Samples)
+    blurs: Samples = field(default_factory=Samples)
+    yaws: Samples = field(default_factory=Samples)
+    best: float = -1.0
+    thumbnail: Bytes | None = None
+
+    def see(self, frame: Frame, landmarks: Floats) -> Face:
+        """Take in where the face is in `frame`."""
+        self.landmarks, self.last = landmarks, frame.time
+        self.frames += 1 + self.lost
+        self.lost = 0
+        yaw = abs(head_pose(landmarks)[0])
+        width = float(np.ptp(landmarks[:, 0]))
+        self.sizes.add(width)
+        self.yaws.add(yaw)
+        if self.found % MEASURE_EVERY == 0:
+            blur = sharpness(frame.image, landmarks)
+            self.blurs.add(blur)
+            self._picture(frame.image, landmarks, width * min(blur, 100.0) * max(0.0, 1 - yaw / 90))
+        self.found += 1
+        return Face(self.id, landmarks)
+
+    def _picture(self, image: Bytes, landmarks: Floats, worth: float) -> None:
+        if worth > 1.2 * self.best:
+            self.best = worth
+            self.thumbnail = crop_face(image, landmarks, size=THUMBNAIL_SIDE)[0]
+
+    def summary(self) -> TrackSummary:
+        """What there is to say of the track, with the reason where no claim can be made."""
+        end = self.last + 1 / FRAME_RATE
+        summary = TrackSummary(
+            id=self.id,
+            start=self.start,
+            end=end,
+            size=self.sizes.quantile(0.5),
+            blur=self.blurs.quantile(0.5),
+            yaw=self.yaws.quantile(0.5),
+            found=self.found / self.frames,
+            thumbnail=self.thumbnail,
+        )
+        return replace(summary, reason=_reason(summary, self.found, self.yaws.quantile(0.1)))
+
+
+def _reason(track: TrackSummary, frames: int, least_yaw: float) -> str | None:
+    """Why a track cannot be assessed, in words with values; None where it can."""
+    seconds = track.end - track.start
+    if frames == 1:
+        return "face is seen in 1 frame only"
+    if seconds < MIN_SECONDS - 0.5 / FRAME_RATE:
+        return f"face is seen for {seconds:.2f} s only; at least {MIN_SECONDS:g} s are needed"
+    if track.size < MIN_SIZE:
+        return f"face is {track.size:.0f} px wide; at least {MIN_SIZE:.0f} px are needed"
+    if track.found < MIN_FOUND:
+        return f"face is found in {track.found:.0%} of its frames; at least {MIN_FOUND:.0%} are needed"
+    if least_yaw > MAX_YAW:
+        limit = f"turned by {track.yaw:.0f} degrees; at most {MAX_YAW:.0f} can be assessed"
+        return f"face is in profile all the time ({limit})"
+    if track.blur < MIN_BLUR:
+        return f"face is too blurred (sharpness {track.blur:.0f}; at least {MIN_BLUR:.0f} is needed)"
+    return None
+
+
+def _near(a: Floats, b: Floats, reach: float) -> bool:
+    """Whether two meshes may be one face: centres at most `reach` widths apart, of like size."""
+    (low_a, high_a), (low_b, high_b) = (np.split(box_of(mesh), 2) for mesh in (a, b))
+    width_a, width_b = float((high_a - low_a).max()), float((high_b - low_b).max())
+    apart = float(np.hypot(*((low_a + high_a) - (low_b + high_b)) / 2))
+    return apart < reach * max(width_a, width_b) and 0.6 < width_a / max(width_b, 1e-6) < 1.7
+
+
+def _around(landmarks: Floats, width: int, height: int) -> Box:
+    """The part of a frame where a face that was just lost should be: four times its size."""
+    left, top, right, bottom = box_of(landmarks).tolist()
+    x, y, reach = (left + right) / 2, (top + bottom) / 2, 2 * max(right - left, bottom - top)
+    low_x, low_y = min(max(round(x - reach), 0), width - 1), min(max(round(y - reach), 0), height - 1)
+    return (
+        low_x,
+        low_y,
+        max(min(round(x + reach), width), low_x + 1),
+        max(min(round(y + reach), height), low_y + 1),
+    )
+
+
+def _width(track: _Track) -> float:
+    return float(np.ptp(track.landmarks[:, 0]))
+
+
+class FaceTracker:
+    """Follows every face of a clip through frames given one by one, in memory that does not grow with it.
+
+    Between looks of the detector the mesh of the last frame says where the next one is. `warnings` are
+    sentences for the user.
+    """
+
+    def __init__(self, finder: FaceFinder) -> None:
+        self.warnings: tuple[str, ...] = ()
+        self._finder = finder
+        self._cuts = SceneCuts()
+        self._live: list[_Track] = []
+        self._ended: list[tuple[int, TrackSummary]] = []
+        self._ids = 0
+        self._frames = 0
+        self._since_look = 0
+        self._turn = 0
+
+    def update(self, frame: Frame) -> list[Face]:
+        """The faces in the next frame of the clip, at most the finder's `max_faces`.
+
+        A track that turns out to be too short to be a face has its id in no summary of `finish`.
+        """
+        cut = self._cuts.update(frame.image)
+        if cut:
+            self._end(self._live)
+        faces = self._follow(frame)
+        self._since_look += 1
+        first = cut or self._frames == 0
+        if first or self._since_look >= (
+            LOOK_EVERY if faces and len(faces) == len(self._live) else SEARCH_EVERY
+        ):
+            faces += self._search(frame, None if first else self._parts(frame.image))
+            self._since_look = 0
+        self._end([track for track in self._live if frame.time - track.last > PATIENCE])
+        self._frames += 1
+        return faces
+
+    def _follow(self, frame: Frame) -> list[Face]:
+        """Where the known faces went."""
+        faces: list[Face] = []
+        for track in self._live:
+            mesh = None if track.lost else self._finder.follow(frame.image, track.landmarks)
+            taken = mesh is not None and any(overlap(box_of(mesh), face.box) >= SAME_FACE for face in faces)
+            if mesh is None or taken or not _near(mesh, track.landmarks, reach=0.5):
+                track.lost += 1
+            else:
+                faces.append(track.see(frame, mesh))
+        return faces
+
+    def _parts(self, image: Bytes) -> list[Box]:
+        """What the detector looks at: the whole and one of its parts by turns, and where faces got lost."""
+        height, width = image.shape[:2]
+        whole, wide, *tiles = views(width, height)
+        rest = tiles if self._live else [wide, *tiles]
+        self._turn += 1
+        now = rest[self._turn // 2 % len(rest)] if rest and self._turn % 2 else whole
+        lost = [_around(track.landmarks, width, height) for track in self._live if track.lost]
+        return [now, *lost]
+
+    def _search(self, frame: Frame, parts: Sequence[Box] | None) -> list[Face]:
+        """Faces that are not followed at present: lost ones found again, and new ones."""
+        seen = [box_of(track.landmarks) for track in self._live if not track.lost]
+        regions = [
+            region
+            for region in self._finder.detect(frame.image, parts)
+            if all(overlap(region.box, box) < SAME_FACE for box in seen)
+        ]
+        room = self._make_room(regions)
+        faces: list[Face] = []
+        for mesh in self._finder.find(frame.image, regions[:room]):
+            if all(overlap(box_of(mesh), box) < SAME_FACE for box in seen):
+                faces.append(self._track_of(mesh, frame).see(frame, mesh))
+        return faces
+
+    def _make_room(self, regions: Sequence[Region]) -> int:
+        """How many of the new regions, largest first, are to be meshed; much smaller known faces give way."""
+        seen = sorted((track for track in self._live if not track.lost), key=lambda track: -_width(track))
+        room = max(self._finder.max_faces - len(seen), 0)
+        if len(regions) > room:
+            limit = self._finder.max_faces
+            self._warn(f"more than {limit} faces are seen at once: only the {limit} largest are looked at")
+        while room < len(regions) and seen and _width(seen[-1]) < 0.7 * regions[room].size:
+            self._end([seen.pop()])
+            room += 1
+        return room
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings += (sentence,)
+
+    def _track_of(self, mesh: Floats, frame: Frame) -> _Track:
+        """The lost track that `mesh` continues, or a new one."""
+        for track in self._live:
+            if track.lost and _near(mesh, track.landmarks, reach=1.0):
+                return track
+        track = _Track(id=self._ids, start=frame.time, landmarks=mesh, last=frame.time)
+        self._ids += 1
+        self._live.append(track)
+        return track
+
+    def _end(self, over: Sequence[_Track]) -> None:
+        """Close the tracks that are over; what is left of each is its summary."""
+        self._ended += [(track.found, track.summary()) for track in over]
+        self._live = [track for track in self._live if all(track is not other for other in over)]
+        if self._frames >= MIN_FRAMES:
+            self._ended = [(found, summary) for found, summary in self._ended if found >= MIN_FRAMES]
+        pictured = [index for index, (_, summary) in enumerate(self._ended) if summary.thumbnail is not None]
+        for index in sorted(pictured, key=lambda index: -self._ended[index][0])[MAX_THUMBNAILS:]:
+            found, summary = self._ended[index]
+            self._ended[index] = (found, replace(summary, thumbnail=None))
+
+    def finish(self) -> list[TrackSummary]:
+        """The tracks of the clip in order of their ids; call once, after the last frame."""
+        self._end(self._live)
+        return sorted((summary for _, summary in self._ended), key=lambda summary: summary.id)

@@ -1,0 +1,256 @@
+"""Training: a TOML recipe and a manifest in, a run folder with a model, its numbers and its card out.
+
+The loop is transformers' Trainer; what is ours is the data (an index is an example, so a resumed run sees the same
+ones), the validation (whole clips, per claim) and what is written down about a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import avdetect.compat  # noqa: F401  (must stand before transformers)
+from avdetect import metrics
+from avdetect.config import read_config
+from avdetect.errors import ConfigError
+from avdetect.fusion import FusionConfig, FusionModel
+from avdetect.manifest import read_manifest
+from avdetect.prepared import PreparedClip, prepare_all
+from avdetect.progress import track
+from avdetect.recordings import ExampleSet, MixSettings, collate_examples, recordings_of
+from avdetect.types import CLAIMS, Item, Split
+from avdetect.validation import arrays, validate
+from avdetect.windows import WindowSettings
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """`manifest`: csv or parquet with train and val rows. `cache`: where prepared clips are kept.
+
+    `window`: seconds of the pieces that clips are kept in; training draws shorter ones out of them.
+    """
+
+    manifest: Path
+    cache: Path = Path(".cache/prepared")
+    window: float = 10.0
+    train: tuple[str, ...] = ("train",)
+    validate: tuple[str, ...] = ("val",)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Optimiser steps and what belongs to them; `patience` in evaluations without a better one (0: never stop)."""
+
+    steps: int = 3000
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.1
+    evaluate_every: int = 300
+    patience: int = 0
+    accumulate: int = 1
+    clip_norm: float = 2.0
+    bf16: bool = True
+    workers: int = 1
+    seed: int = 0
+    out: Path = Path("runs")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole recipe."""
+
+    name: str
+    data: DataSettings
+    model: dict[str, Any]
+    version: str = "0"
+    mix: MixSettings = field(default_factory=MixSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+
+class ClaimTrainer(Trainer):
+    """Trainer that draws batches in order and validates whole clips."""
+
+    def __init__(self, *args: Any, clips: Sequence[PreparedClip], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clips = clips
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> torch.utils.data.Sampler[int]:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """AUC and EER per claim on the validation clips, and the mean AUC as `eval_score`."""
+        began = time.perf_counter()
+        results = {f"eval_{name}": value for name, value in validation_metrics(self.model, self.clips).items()}
+        results["eval_runtime"] = time.perf_counter() - began
+        self.log(results)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
+        return results
+
+
+def validation_metrics(model: FusionModel, clips: Sequence[PreparedClip]) -> dict[str, float]:
+    """AUC and EER per claim, and their mean AUC as `score`."""
+    model.eval()
+    scores, results = validate(model, clips), {}
+    for claim in CLAIMS:
+        logits, fake = arrays(scores, claim)
+        if len(set(fake.tolist())) == 2:
+            results[f"{claim.value}_auc"] = metrics.auc(logits, fake)
+            results[f"{claim.value}_eer"] = metrics.eer(logits, fake)
+    values = [value for name, value in results.items() if name.endswith("_auc")]
+    results["score"] = float(np.mean(values)) if values else 0.0
+    return results
+
+
+def load_clips(items: Sequence[Item], data: DataSettings, label: str) -> list[PreparedClip]:
+    """Prepared clips of the items; those that cannot be read are told on stderr and left out."""
+    settings = WindowSettings(data.window, data.window)
+    clips = []
+    for clip in track(prepare_all(items, data.cache, settings), f"preparing {label}", len(items)):
+        if clip.reason:
+            print(f"left out: {clip.reason}", file=sys.stderr)
+        elif clip.windows:
+            clips.append(clip)
+    return clips
+
+
+def of_splits(items: Sequence[Item], splits: Sequence[str]) -> list[Item]:
+    """Items of the named splits; ConfigError where there is none."""
+    wanted = {Split(name) for name in splits}
+    chosen = [item for item in items if item.split in wanted]
+    if not chosen:
+        raise ConfigError(f"the manifest has no rows of split {' or '.join(splits)}")
+    return chosen
+
+
+def build_model(config: TrainConfig) -> FusionModel:
+    """A fresh model of the recipe."""
+    try:
+        settings = FusionConfig(**config.model)
+    except TypeError as error:
+        raise ConfigError(f"[model]: {error}") from error
+    settings.name, settings.version = config.name, config.version
+    model = FusionModel(settings)
+    return model.to(memory_format=torch.channels_last)
+
+
+def train(recipe: Path, overrides: Sequence[str] = (), *, resume: bool = False) -> Path:
+    """Runs a recipe; gives the run folder. With `resume` a run that was cut off goes on from its last checkpoint."""
+    config = read_config(TrainConfig, recipe, overrides)
+    run = config.training.out / config.name
+    if run.exists() and any(run.iterdir()) and not resume:
+        raise ConfigError(f"{run}: holds a run already; add --resume to go on with it, or give another name=")
+    run.mkdir(parents=True, exist_ok=True)
+    items = read_manifest(config.data.manifest)
+    clips = load_clips(of_splits(items, config.data.train), config.data, "training clips")
+    held_out = load_clips(of_splits(items, config.data.validate), config.data, "validation clips")
+    torch.manual_seed(config.training.seed)
+    model = build_model(config)
+    write_facts(run, config, items)
+    trainer = make_trainer(model, config, clips, held_out, run)
+    last = get_last_checkpoint(str(run / "checkpoints")) if (run / "checkpoints").is_dir() else None
+    trainer.train(resume_from_checkpoint=last if resume else None)
+    finish(trainer, config, held_out, run)
+    return run
+
+
+def make_trainer(
+    model: FusionModel,
+    config: TrainConfig,
+    clips: Sequence[PreparedClip],
+    held_out: Sequence[PreparedClip],
+    run: Path,
+) -> ClaimTrainer:
+    """The Trainer of a recipe; the best checkpoint on the validation clips is kept."""
+    t = config.training
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run / "tensorboard"))
+    arguments = TrainingArguments(
+        output_dir=str(run / "checkpoints"),
+        max_steps=t.steps,
+        per_device_train_batch_size=config.mix.batch,
+        gradient_accumulation_steps=t.accumulate,
+        learning_rate=t.learning_rate,
+        weight_decay=t.weight_decay,
+        warmup_steps=int(t.warmup * t.steps),
+        lr_scheduler_type="cosine",
+        max_grad_norm=t.clip_norm,
+        bf16=t.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        eval_strategy="steps",
+        eval_steps=t.evaluate_every,
+        save_strategy="steps",
+        save_steps=t.evaluate_every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_score",
+        greater_is_better=True,
+        logging_steps=max(1, min(50, t.evaluate_every)),
+        report_to=["tensorboard"],
+        dataloader_num_workers=t.workers,
+        dataloader_persistent_workers=t.workers > 0,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=t.seed,
+        data_seed=t.seed,
+        disable_tqdm=not sys.stderr.isatty(),
+    )
+    examples = ExampleSet(recordings_of(clips), config.mix, t.steps * t.accumulate, t.seed)
+    return ClaimTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=examples,
+        eval_dataset=examples,  # Trainer asks for one; `evaluate` uses the validation clips
+        data_collator=collate_examples,
+        callbacks=[EarlyStoppingCallback(t.patience)] if t.patience else [],
+        clips=held_out,
+    )
+
+
+def write_facts(run: Path, config: TrainConfig, items: Sequence[Item]) -> None:
+    """The recipe as it was run, the environment and the data's fingerprint."""
+    (run / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str) + "\n")
+    versions = {name: __import__(name).__version__ for name in ("torch", "torchaudio", "transformers", "numpy", "av")}
+    environment = {"python": platform.python_version(), "machine": platform.machine(), **versions}
+    (run / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
+    (run / "data.json").write_text(json.dumps(fingerprint(config.data, items), indent=1) + "\n")
+
+
+def fingerprint(data: DataSettings, items: Sequence[Item]) -> dict[str, Any]:
+    """What says that two runs saw the same data: the manifest's hash, and rows by split and claim."""
+    import hashlib
+
+    counts: dict[str, dict[str, int]] = {}
+    for item in items:
+        row = counts.setdefault(item.split.value if item.split else "none", {})
+        for claim in CLAIMS:
+            known = item.label[claim]
+            name = f"{claim.value}={'unknown' if known is None else int(known)}"
+            row[name] = row.get(name, 0) + 1
+    return {"manifest_sha256": hashlib.sha256(data.manifest.read_bytes()).hexdigest(), "rows": counts}
+
+
+def finish(trainer: ClaimTrainer, config: TrainConfig, held_out: Sequence[PreparedClip], run: Path) -> None:
+    """Calibrates the best model on the validation clips and writes it with curves, scores and card."""
+    from avdetect.calibration import calibrate
+    from avdetect.model_card import write_card, write_curves, write_scores
+
+    model = trainer.model.float().eval()
+    scores = validate(model, held_out)
+    model.config.calibration, model.config.thresholds = calibrate(scores)
+    model.save_pretrained(run / "model", safe_serialization=True)
+    history = trainer.state.log_history
+    (run / "metrics.json").write_text(json.dumps(history, indent=1) + "\n")
+    write_curves(history, run / "curves.png")
+    write_scores(scores, run / "scores.csv")
+    write_card(model, scores, config, run)

@@ -1,0 +1,248 @@
+"""`prepare`: the only way from a file to a model, for detection, training and evaluation alike.
+
+A clip is read once, frame by frame; overlapping windows leave as soon as they are complete, so that an hour of video
+needs no more memory than a minute. `overlap_add` and `segments_of` lead back from window scores to the clip's time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avdetect.faces import FaceFinder, crop_face, crop_mouth
+from avdetect.media import frames, open_clip
+from avdetect.speech import SpeechReport, speech_mask, speech_segments
+from avdetect.tracks import FaceTracker
+from avdetect.types import (
+    FRAME_RATE,
+    SAMPLE_RATE,
+    Claim,
+    Clip,
+    Face,
+    Floats,
+    Frame,
+    Segment,
+    TrackSummary,
+    Window,
+)
+
+CROP_EVERY = 5
+"""A face crop every so many frames of the 25 fps grid."""
+MIN_FOUND = 0.4
+"""A track takes part in a window in which its face was found in at least this share of frames."""
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """Seconds of a window and between the starts of two; how many faces are followed at once."""
+
+    length: float = 4.0
+    hop: float = 2.0
+    max_faces: int = 8
+
+    def starts(self, duration: float) -> list[int]:
+        """First frame of each window over `duration` seconds; the last one ends with the clip."""
+        total = max(1, round(duration * FRAME_RATE))
+        length, hop = round(self.length * FRAME_RATE), round(self.hop * FRAME_RATE)
+        if total <= length:
+            return [0]
+        starts = list(range(0, total - length, hop))
+        return [*starts, total - length]
+
+
+@dataclass
+class _Seen:
+    """One face in one frame, reduced to what windows need."""
+
+    landmarks: Floats
+    mouth: NDArray[np.uint8]
+    crop: tuple[NDArray[np.uint8], Floats] | None
+
+
+@dataclass
+class Prepared:
+    """Windows of one clip, to be walked through once; what is known at the end stands beside them.
+
+    `tracks` and `warnings` are complete, and `seconds` (stage -> seconds spent) final, once the windows are through.
+    """
+
+    clip: Clip
+    speech: SpeechReport | None
+    settings: WindowSettings
+    finder: FaceFinder | None
+    tracks: list[TrackSummary] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "faces": 0.0})
+
+    def __iter__(self) -> Iterator[Window]:
+        total = max(1, round(self.clip.duration * FRAME_RATE))
+        length = min(total, round(self.settings.length * FRAME_RATE))
+        starts = self.settings.starts(self.clip.duration)
+        seen: dict[int, dict[int, _Seen]] = {}
+        for index in self._look(seen):
+            while starts and index >= starts[0] + length:
+                yield from self._windows(starts.pop(0), length, seen)
+                _forget(seen, starts[0] if starts else index)
+        for start in starts:
+            yield from self._windows(start, length, seen)
+            _forget(seen, start + 1)
+
+    def _look(self, seen: dict[int, dict[int, _Seen]]) -> Iterator[int]:
+        """Reads frames, follows faces, notes what is seen; gives the number of frames done."""
+        if not self.clip.has_video:
+            return
+        tracker = FaceTracker(self.finder or FaceFinder(max_faces=self.settings.max_faces))
+        source = frames(self.clip, warnings=self.warnings)
+        clock = time.perf_counter()
+        for frame in source:
+            clock = self._spend("decode", clock)
+            for face in tracker.update(frame):
+                seen.setdefault(face.track, {})[frame.index] = _reduce(frame, face)
+            clock = self._spend("faces", clock)
+            yield frame.index + 1
+            clock = time.perf_counter()
+        self.tracks = tracker.finish()
+        self.warnings.extend(tracker.warnings)
+
+    def _spend(self, stage: str, since: float) -> float:
+        now = time.perf_counter()
+        self.seconds[stage] += now - since
+        return now
+
+    def _windows(self, first: int, length: int, seen: dict[int, dict[int, _Seen]]) -> Iterator[Window]:
+        """One window per face that is there for long enough; without one, a window of sound alone."""
+        start, end = first / FRAME_RATE, (first + length) / FRAME_RATE
+        sound = Window(start, end)
+        if self.clip.waveform is not None:
+            segments = self.speech.segments if self.speech else ()
+            sound = replace(
+                sound,
+                waveform=_cut(self.clip.waveform, first, length),
+                speech=speech_mask(segments, start, length),
+            )
+        faces = 0
+        for track, frames_seen in sorted(seen.items()):
+            here = {i - first: frames_seen[i] for i in range(first, first + length) if i in frames_seen}
+            if len(here) >= max(1, MIN_FOUND * length):
+                faces += 1
+                yield _with_face(sound, track, here, length)
+        if not faces and sound.waveform is not None:
+            yield sound
+
+
+def _reduce(frame: Frame, face: Face) -> _Seen:
+    crop = crop_face(frame.image, face.landmarks) if frame.index % CROP_EVERY == 0 else None
+    return _Seen(face.landmarks, crop_mouth(frame.image, face.landmarks), crop)
+
+
+def _forget(seen: dict[int, dict[int, _Seen]], before: int) -> None:
+    for track in list(seen):
+        for index in [i for i in seen[track] if i < before]:
+            del seen[track][index]
+        if not seen[track]:
+            del seen[track]
+
+
+def _cut(waveform: Floats, first: int, length: int) -> Floats:
+    """The samples of `length` video frames from frame `first`, with zeros beyond the end."""
+    step = SAMPLE_RATE // FRAME_RATE
+    piece = waveform[first * step : (first + length) * step]
+    return np.pad(piece, (0, length * step - len(piece)))
+
+
+def _with_face(sound: Window, track: int, here: dict[int, _Seen], length: int) -> Window:
+    found = np.zeros(length, bool)
+    found[list(here)] = True
+    last = here[min(here)]
+    held = []
+    for index in range(length):
+        last = here.get(index, last)
+        held.append(last)
+    crops = [(index, one.crop) for index, one in here.items() if one.crop is not None]
+    if not crops:
+        return replace(
+            sound,
+            track=track,
+            found=found,
+            landmarks=np.stack([one.landmarks for one in held]),
+            mouth_crops=np.stack([one.mouth for one in held]),
+        )
+    return replace(
+        sound,
+        track=track,
+        found=found,
+        landmarks=np.stack([one.landmarks for one in held]),
+        mouth_crops=np.stack([one.mouth for one in held]),
+        face_crops=np.stack([crop[0] for _, crop in crops]),
+        crop_frames=np.array([index for index, _ in crops], np.int64),
+        crop_landmarks=np.stack([crop[1] for _, crop in crops]),
+    )
+
+
+def prepare(
+    path: Path | str, settings: WindowSettings | None = None, finder: FaceFinder | None = None
+) -> Prepared:
+    """The windows of a media file. MediaError where it cannot be read at all.
+
+    `finder` may be shared between clips, so that its models are loaded once.
+    """
+    began = time.perf_counter()
+    clip = open_clip(Path(path))
+    speech = speech_segments(clip.waveform) if clip.waveform is not None else None
+    prepared = Prepared(clip, speech, settings or WindowSettings(), finder, warnings=list(clip.warnings))
+    prepared.seconds["decode"] += time.perf_counter() - began
+    return prepared
+
+
+def overlap_add(
+    pieces: Sequence[tuple[float, Floats, NDArray[np.bool_]]], duration: float, rate: float
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Window curves back on the clip's axis: [(start, values [K], valid [K])] -> (values [N], valid [N]).
+
+    Values of overlapping windows are averaged with weights that fall towards a window's edges, where it knows least.
+    """
+    steps = max(1, int(np.ceil(duration * rate - 1e-6)))
+    total, weight = np.zeros(steps, np.float64), np.zeros(steps, np.float64)
+    for start, values, valid in pieces:
+        first = round(start * rate)
+        count = min(len(values), steps - first)
+        if count <= 0:
+            continue
+        taper = np.minimum(np.arange(1, len(values) + 1), np.arange(len(values), 0, -1))[:count]
+        share = taper * valid[:count]
+        total[first : first + count] += share * np.where(valid[:count], values[:count], 0)
+        weight[first : first + count] += share
+    return (total / np.maximum(weight, 1e-9)).astype(np.float32), weight > 0
+
+
+def segments_of(
+    scores: Floats,
+    valid: NDArray[np.bool_],
+    rate: float,
+    threshold: float,
+    claim: Claim,
+    *,
+    track: int | None = None,
+    shortest: float = 0.6,
+    gap: float = 0.6,
+) -> tuple[Segment, ...]:
+    """Stretches of at least `shortest` seconds at or above `threshold`; holes of up to `gap` seconds are bridged."""
+    above = valid & (scores >= threshold)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], above, [False]]).astype(np.int8)))
+    runs = [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    joined: list[tuple[int, int]] = []
+    for begin, end in runs:
+        if joined and begin - joined[-1][1] <= gap * rate:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((begin, end))
+    return tuple(
+        Segment(a / rate, b / rate, claim, float(scores[a:b][valid[a:b]].mean()), track)
+        for a, b in joined
+        if b - a >= shortest * rate
+    )
