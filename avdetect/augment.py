@@ -132,7 +132,7 @@ AUDIO: dict[Callable[[Floats, Rng], Floats], float] = {
     noise: 0.35,
     band_limit: 0.4,
     quantise: 0.1,
-    codec: 0.3,
+    codec: 0.15,
 }
 """Change -> chance, in the order in which a recording would meet them."""
 

@@ -322,7 +322,7 @@ class FusionModel(PreTrainedModel):
         index = CLAIMS.index(claim)
         sharpness = nn.functional.softplus(self.sharpness[index])
         mask = torch.ones_like(step_logits, dtype=torch.bool)
-        return float(soft_maximum(step_logits, mask, sharpness))
+        return float(soft_maximum(step_logits, mask, sharpness).detach())
 
 
 def _as_float(faces: Tensor | None, dtype: torch.dtype) -> Tensor | None:

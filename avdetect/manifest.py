@@ -271,7 +271,7 @@ def _joined(item: Item) -> str:
 
 
 def _segments_cell(segments: Sequence[Segment]) -> str:
-    return json.dumps([[one.start, one.end, one.claim] for one in segments]) if segments else ""
+    return json.dumps([[float(one.start), float(one.end), one.claim] for one in segments]) if segments else ""
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:

@@ -96,11 +96,11 @@ def frames(clip: Clip, fps: float = FRAME_RATE, *, warnings: list[str] | None = 
             return
         zero = clock_zero(container)
         clock = Clock(zero)
-        converter = _Converter()
-        shown = None
+        converter, shown = None, None
         for index, frame in _on_grid(_shots(container, stream, clock, damage, clip.fps), fps, clip.fps):
+            converter = converter or _Converter(frame, stream)
             if shown is None or shown[0] is not frame:
-                shown = (frame, converter.image(frame, stream))
+                shown = frame, converter.image(frame)
             yield Frame(index, index / fps, shown[1])
     if warnings is not None:
         note = damage.sentence("picture", zero)
@@ -191,7 +191,7 @@ def _refuse_absurd_size(path: Path, width: int, height: int) -> None:
 
 def _stored_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
     """Width and height, pixels, before it is turned upright, with square pixels."""
-    aspect = float(stream.sample_aspect_ratio or 1)
+    aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
     return round(frame.width * (aspect if 0.25 <= aspect <= 4 else 1.0)), frame.height
 
 
@@ -208,19 +208,19 @@ def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
 
 class _Converter:
-    """Makes upright RGB images of frames, all of the first one's size."""
+    """Makes upright RGB images of frames, all of the first one's size and orientation."""
 
-    def __init__(self) -> None:
-        self.size: tuple[int, int] | None = None
+    def __init__(self, first: VideoFrame, stream: VideoStream) -> None:
+        width, height = _stored_size(first, stream)
+        scale = min(1.0, MAX_SIDE / max(width, height))
+        self.size = max(1, round(width * scale)), max(1, round(height * scale))
+        # Asked once: a look at its side data ties a frame into a cycle that only garbage collection frees.
+        self.orientation = _orientation(first)
         self.reformatter = VideoReformatter()
 
-    def image(self, frame: VideoFrame, stream: VideoStream) -> Bytes:
+    def image(self, frame: VideoFrame) -> Bytes:
         """The frame as an image [H, W, 3]."""
-        transpose, flip_rows, flip_columns = _orientation(frame)
-        if self.size is None:
-            width, height = _stored_size(frame, stream)
-            scale = min(1.0, MAX_SIDE / max(width, height))
-            self.size = max(1, round(width * scale)), max(1, round(height * scale))
+        transpose, flip_rows, flip_columns = self.orientation
         image = self.reformatter.reformat(frame, *self.size, format="rgb24", threads=1).to_ndarray()
         image = image.swapaxes(0, 1) if transpose else image
         image = image[::-1] if flip_rows else image

@@ -119,6 +119,6 @@ class ClipEvidence:
         if float(evidence.weight.max()) < MIN_OVERLAP_STEPS:
             return None
         curve, valid = overlap_add(evidence.pieces[Claim.LIP_SYNC_MISMATCH], duration, STEP_RATE)
-        logit = float(model.synchrony.logit(evidence.curve, evidence.weight))
-        offset = float(model.synchrony.offset(evidence.curve, evidence.weight))
+        logit = float(model.synchrony.logit(evidence.curve, evidence.weight).detach())
+        offset = float(model.synchrony.offset(evidence.curve, evidence.weight).detach())
         return Pooled(logit, curve, valid, track, offset)

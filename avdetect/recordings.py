@@ -253,8 +253,9 @@ def _degraded(window: Window, rng: Rng, strength: float) -> Window:
     if rng.random() < 0.5:
         landmarks = mirrored(landmarks)
     scale = float(np.ptp(landmarks[:, :, 0], axis=1).mean())
-    landmarks += rng.normal(0, 0.004 * scale * strength * rng.random(), landmarks.shape).astype(np.float32)
-    return replace(window, waveform=degrade_audio(window.waveform, rng, 0.6 * strength), landmarks=landmarks)
+    jitter = np.float32(0.004 * scale * strength * rng.random())
+    landmarks += jitter * rng.standard_normal(landmarks.shape, dtype=np.float32)
+    return replace(window, waveform=degrade_audio(window.waveform, rng, 0.5 * strength), landmarks=landmarks)
 
 
 def collate_examples(examples: Sequence[Example]) -> dict[str, torch.Tensor]:

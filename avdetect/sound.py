@@ -34,6 +34,8 @@ MAX_DRIFT_SECONDS = 0.04
 """Sound is moved to where its timestamps say once it stands this far (one video frame) from there."""
 MAX_PADDING_SECONDS = 0.1
 """What a codec's last packet may hold beyond the stated end."""
+MANY_PLANES = 8
+"""From this many channels on, planar sound is packed before it is read."""
 CANCELLED_POWER = 0.01
 """Channels whose mean keeps less than this share of their power cancel each other out (reversed polarity)."""
 
@@ -77,6 +79,7 @@ class _Reader:
         self.rate = 0
         self.mixed_power = 0.0
         self.channel_powers = np.zeros(0)
+        self.packer: tuple[tuple[str, str, int], AudioResampler] | None = None
 
     def read(self) -> Sound | None:
         """The stream's sound; None where nothing of it can be decoded."""
@@ -141,13 +144,23 @@ class _Reader:
 
     def _mono(self, frame: AudioFrame, channel: int | None) -> AudioFrame:
         """The frame's channels averaged (or the one channel), as float."""
-        samples = _channels(frame)
+        samples = _channels(self._readable(frame))
         mono = samples.mean(0) if channel is None else samples[min(channel, len(samples) - 1)]
         self._weigh(samples, mono)
         mixed = AudioFrame.from_ndarray(np.ascontiguousarray(mono[None], np.float32), "fltp", "mono")
         mixed.sample_rate = frame.sample_rate
         mixed.time_base = Fraction(1, frame.sample_rate)
         return mixed
+
+    def _readable(self, frame: AudioFrame) -> AudioFrame:
+        """The frame, in one plane where it has too many for PyAV (18.1 reads past them and crashes)."""
+        if not frame.format.is_planar or frame.layout.nb_channels < MANY_PLANES:
+            return frame
+        key = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self.packer is None or self.packer[0] != key:
+            resampler = AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
+            self.packer = key, resampler
+        return self.packer[1].resample(frame)[0]
 
     def _weigh(self, samples: Floats, mono: Floats) -> None:
         if self.channel_powers.size != len(samples):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,24 +105,33 @@ def _offset_and_level(waveform: Floats) -> tuple[float, float]:
 
 @functools.cache
 def _model() -> Any:
-    """silero-vad's network, from its wheel; torch's thread count, which its import sets to 1, is put back."""
+    """silero-vad's network, from its wheel."""
+    import silero_vad
+
+    return silero_vad.load_silero_vad()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For a network so small that two threads wait for each other many times longer than they work."""
     import torch
 
     threads = torch.get_num_threads()
-    import silero_vad
-
-    torch.set_num_threads(threads)
-    return silero_vad.load_silero_vad()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _probabilities(waveform: Floats, offset: float, gain: float) -> list[float]:
     """The probability of speech in each 32 ms of the waveform."""
     import torch
 
-    model = _model()
-    model.reset_states()
     found: list[float] = []
-    with torch.inference_mode():
+    with _one_thread(), torch.inference_mode():
+        model = _model()  # its first import sets one thread for good, were it not put back
+        model.reset_states()
         for block in _blocks(waveform):
             even = np.zeros(-(-block.size // _CHUNK) * _CHUNK, np.float32)
             even[: block.size] = np.clip((block - np.float32(offset)) * np.float32(gain), -1.0, 1.0)

@@ -73,7 +73,7 @@ class Synchrony(nn.Module):
         far = enough & (distance > 5)
         count = far.sum(-1, keepdim=True).clamp_min(1)
         mean = (curve * far).sum(-1, keepdim=True) / count
-        spread = (((curve - mean) ** 2 * far).sum(-1, keepdim=True) / count).sqrt() + 0.01
+        spread = (((curve - mean) ** 2 * far).sum(-1, keepdim=True) / count + 1e-4).sqrt()
         z = ((curve - mean) / spread).masked_fill(~enough, -3.0).clamp(-12, 12)
         here = z[..., distance <= NEAR].amax(-1)
         there = z.masked_fill(distance <= NEAR, -3.0)

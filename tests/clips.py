@@ -161,8 +161,8 @@ def _encode_audio(
 ) -> None:
     step = rate // 10
     for first in range(0, samples.shape[1], step):
-        part = np.ascontiguousarray(samples[:, first : first + step])
-        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=_layout(samples.shape[0]))
+        part = np.ascontiguousarray(samples[:, first : first + step].T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(part, format="flt", layout=_layout(samples.shape[0]))
         frame.sample_rate, frame.pts, frame.time_base = rate, first + round(offset * rate), Fraction(1, rate)
         out.mux(stream.encode(frame))
     out.mux(stream.encode(None))

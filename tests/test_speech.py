@@ -28,8 +28,11 @@ def melody() -> NDArray[np.float32]:
     notes = np.random.default_rng(0).choice([262, 294, 330, 349, 392, 440], 40)
     time = np.arange(4000) / 16_000
     pluck = np.exp(-time * 5)
-    parts = [sum(a * np.sin(2 * np.pi * hz * k * time) for k, a in ((1, 0.2), (2, 0.1), (3, 0.05))) for hz in notes]
-    return np.concatenate([part * pluck for part in parts]).astype(np.float32)
+    parts = [
+        sum(a * np.sin(2 * np.pi * hz * k * time) for k, a in ((1, 0.2), (2, 0.1), (3, 0.05))) for hz in notes
+    ]
+    samples: NDArray[np.float32] = np.concatenate([part * pluck for part in parts]).astype(np.float32)
+    return samples
 
 
 def test_speech_is_found_where_it_is(voice: NDArray[np.float32]) -> None:
@@ -113,7 +116,7 @@ def test_long_sound_needs_little_more_memory(voice: NDArray[np.float32]) -> None
 
 def test_wrong_shape_is_refused() -> None:
     """A waveform of two channels is a mistake of the caller."""
-    with pytest.raises(ValueError, match="shape|\\[S\\]"):
+    with pytest.raises(ValueError, match="waveform is"):
         speech_segments(np.zeros((2, 16_000), np.float32))
 
 
@@ -127,10 +130,10 @@ def test_mask_on_the_video_grid() -> None:
 
 
 def test_threads_of_torch_are_left_alone() -> None:
-    """Importing silero-vad sets torch to one thread; that is put back."""
+    """The network runs on one thread (and its import asks for one); afterwards it is as before."""
     code = (
         "import torch, numpy as np; torch.set_num_threads(2); from avdetect.speech import speech_segments; "
-        "speech_segments(np.ones(32000, 'f') * np.sin(np.arange(32000)).astype('f')); print(torch.get_num_threads())"
+        "speech_segments(np.sin(np.arange(32000)).astype('f')); print(torch.get_num_threads())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "2"
