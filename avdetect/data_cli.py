@@ -151,14 +151,13 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
 def _check_media(items: Sequence[Item], args: argparse.Namespace, report: dict[str, Any]) -> list[Finding]:
     """Open clips: what cannot be read, how long they are, and by what the classes could be told apart."""
     from avdetect.checks import Finding, Severity
-    from avdetect.errors import MediaError
-    from avdetect.shortcuts import measure_items, sample
+    from avdetect.shortcuts import Unreadable, measure_items, sample
 
     chosen = [item for item in sample(items, args.sample or len(items)) if item.path.is_file()]
     with _progress("clips opened", len(chosen)) as opened:
         results = measure_items(chosen, args.workers, opened)
-    failures = [result for result in results if isinstance(result, MediaError)]
-    read = [(item, row) for item, row in zip(chosen, results, strict=True) if not isinstance(row, MediaError)]
+    failures = [result for result in results if isinstance(result, Unreadable)]
+    read = [(item, row) for item, row in zip(chosen, results, strict=True) if not isinstance(row, Unreadable)]
     print(f"{len(chosen):,} clips opened, {len(failures):,} of them unreadable")
     if read:
         report["shortcuts"] = _print_shortcuts([item for item, _ in read], [row for _, row in read])

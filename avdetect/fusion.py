@@ -219,12 +219,12 @@ class FusionModel(PreTrainedModel):
         batch = next(len(x) for x, _ in inputs.values() if x is not None)
         seconds = max(self._seconds(kind, x) for kind, (x, _) in inputs.items() if x is not None)
         steps = max(1, int(seconds * STEP_RATE + 0.5))
-        encoded = self._encode(inputs, batch)
+        encoded = self._encode(inputs, batch, labels)
         step_logits, step_valid = self._evidence(encoded, batch, steps, speech)
         sharpness = nn.functional.softplus(self.sharpness)
         clip_logits = soft_maximum(step_logits.transpose(1, 2), step_valid.transpose(1, 2), sharpness)
         output = FusionOutput(step_logits=step_logits, step_mask=step_valid)
-        curve = self._curve(encoded, speech, found)
+        curve = self._curve(encoded, found)
         if curve is not None:
             index = CLAIMS.index(Claim.LIP_SYNC_MISMATCH)
             clip_logits = clip_logits.clone()
@@ -249,15 +249,20 @@ class FusionModel(PreTrainedModel):
         return x.shape[1] / rate
 
     def _encode(
-        self, inputs: dict[str, tuple[Tensor | None, Tensor | None]], batch: int
+        self, inputs: dict[str, tuple[Tensor | None, Tensor | None]], batch: int, labels: Tensor | None
     ) -> dict[str, EncoderOutput]:
-        """Each stream over the rows that have its input; in training whole streams are dropped at random."""
+        """Each stream over the rows that have its input and, where labels are given, whose labels can teach it."""
         encoded = {}
         for name, encoder in self.encoders.items():
             x, lengths = inputs[encoder.modality]
             if x is None or lengths is None or not bool((lengths > 0).any()):
                 continue
-            rows = torch.nonzero(lengths > 0)[:, 0]
+            wanted = lengths > 0
+            if labels is not None:
+                wanted = wanted & ~labels[:, self._claims_of(name)].isnan().all(1)
+            rows = torch.nonzero(wanted)[:, 0]
+            if len(rows) == 0:
+                continue
             out = encoder(x[rows], lengths[rows])
             features = out.features.new_zeros(batch, *out.features.shape[1:]).index_copy(
                 0, rows, out.features
@@ -265,6 +270,11 @@ class FusionModel(PreTrainedModel):
             valid = torch.zeros_like(lengths).index_copy(0, rows, out.lengths.to(lengths.dtype))
             encoded[name] = EncoderOutput(features, valid, out.frame_rate)
         return encoded
+
+    def _claims_of(self, stream: str) -> list[int]:
+        """Indices of the claims that read a stream, itself or through the comparison of lips and speech."""
+        names = {stream, SYNC} if stream in ("lips", "speech") else {stream}
+        return [i for i, claim in enumerate(CLAIMS) if names & set(self.config.claims.get(claim.value, []))]
 
     def _evidence(
         self, encoded: dict[str, EncoderOutput], batch: int, steps: int, speech: Tensor | None
@@ -291,12 +301,11 @@ class FusionModel(PreTrainedModel):
             return torch.ones(batch, dtype=torch.bool, device=device)
         return torch.rand(batch, device=device) >= self.config.stream_dropout
 
-    def _curve(
-        self, encoded: dict[str, EncoderOutput], speech: Tensor | None, found: Tensor | None
-    ) -> SynchronyCurve | None:
+    def _curve(self, encoded: dict[str, EncoderOutput], found: Tensor | None) -> SynchronyCurve | None:
         if not hasattr(self, "synchrony") or not {"lips", "speech"} <= set(encoded):
             return None
-        return self.synchrony(encoded["lips"], encoded["speech"], speech, found)
+        curve: SynchronyCurve = self.synchrony(encoded["lips"], encoded["speech"], found)
+        return curve
 
     def _loss(
         self, output: FusionOutput, labels: Tensor, curve: SynchronyCurve | None, true_lag: Tensor | None

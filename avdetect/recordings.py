@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -25,6 +26,9 @@ from avdetect.prepared import PreparedClip
 from avdetect.types import FRAME_RATE, SAMPLE_RATE, Claim, Item, Label, Window
 
 Rng = np.random.Generator
+
+SIDE = 160
+"""Pixels of a face crop in training: forging and degrading at full size would cost more than the network."""
 
 
 @dataclass(frozen=True)
@@ -201,13 +205,15 @@ def _picture_only(window: Window, rng: Rng, crops: int) -> Window:
     assert window.face_crops is not None and window.crop_frames is not None and window.crop_landmarks is not None
     first = int(rng.integers(0, max(1, len(window.face_crops) - crops + 1)))
     some = slice(first, first + crops)
+    size = window.face_crops.shape[1]
+    pictures = [cv2.resize(c, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for c in window.face_crops[some]]
     return Window(
         window.start,
         window.end,
         track=window.track,
-        face_crops=window.face_crops[some],
+        face_crops=np.stack(pictures),
         crop_frames=window.crop_frames[some],
-        crop_landmarks=window.crop_landmarks[some],
+        crop_landmarks=window.crop_landmarks[some] * np.float32(SIDE / size),
     )
 
 

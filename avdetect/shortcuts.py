@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +63,17 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """A clip that could not be opened, and why, in one line."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        """The reason."""
+        return self.reason
+
+
+@dataclass(frozen=True)
 class Separability:
     """AUC of a classifier on one group of features for a claim: items dealt at random, and whole sources
     held out.
@@ -98,12 +111,14 @@ def measure(clip: Clip, sound: Clip | None = None) -> Measurement:
 
 def measure_items(
     items: Sequence[Item], workers: int = 1, progress: Callable[[int], None] | None = None
-) -> list[Measurement | MediaError]:
+) -> list[Measurement | Unreadable]:
     """A measurement, or why there is none, for each item; `progress` is called with the number done."""
+    files = [item.path for item in items], [item.audio_path for item in items]
     if workers <= 1:
-        return _counted(map(_measure_item, items), progress)
-    with ProcessPoolExecutor(workers) as pool:
-        return _counted(pool.map(_measure_item, items, chunksize=8), progress)
+        return _counted(map(_measure_files, *files), progress)
+    # started afresh: a process that has already run threads (video decoding does) must not be forked
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return _counted(pool.map(_measure_files, *files, chunksize=8), progress)
 
 
 def separability(
@@ -154,8 +169,8 @@ def sample(items: Sequence[Item], number: int) -> list[Item]:
 
 
 def _counted(
-    results: Iterable[Measurement | MediaError], progress: Callable[[int], None] | None
-) -> list[Measurement | MediaError]:
+    results: Iterable[Measurement | Unreadable], progress: Callable[[int], None] | None
+) -> list[Measurement | Unreadable]:
     done = []
     for result in results:
         done.append(result)
@@ -164,14 +179,14 @@ def _counted(
     return done
 
 
-def _measure_item(item: Item) -> Measurement | MediaError:
+def _measure_files(path: Path, sound_path: Path | None) -> Measurement | Unreadable:
     from avdetect.media import open_clip
 
     try:
-        sound = open_clip(item.audio_path) if item.audio_path is not None else None
-        return measure(open_clip(item.path), sound)
+        sound = open_clip(sound_path) if sound_path is not None else None
+        return measure(open_clip(path), sound)
     except MediaError as error:
-        return error
+        return Unreadable(str(error))
 
 
 def _sound(waveform: Floats) -> dict[str, float]:

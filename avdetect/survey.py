@@ -130,7 +130,7 @@ class Survey:
         if not entry.is_symlink():
             return True
         target = os.path.realpath(entry.path)
-        if target in linked or os.path.realpath(self.root).startswith(target):
+        if target in linked or f"{os.path.realpath(self.root)}/".startswith(f"{target}/"):
             return False
         linked.add(target)
         return True

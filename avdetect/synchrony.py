@@ -43,20 +43,20 @@ class Synchrony(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.3))
         self.head = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 1))
 
-    def forward(
-        self, lips: EncoderOutput, speech: EncoderOutput, spoken: Tensor | None, found: Tensor | None
-    ) -> SynchronyCurve:
-        """`spoken`, `found` [B, T] on the video grid weigh steps without speech or face down to nothing."""
+    def forward(self, lips: EncoderOutput, speech: EncoderOutput, found: Tensor | None) -> SynchronyCurve:
+        """The similarity of lips and speech at all lags; steps without a face (`found` [B, T]) are left out."""
         steps = min(lips.features.shape[1], speech.features.shape[1])
         v, a = lips.features[:, :steps].float(), speech.features[:, :steps].float()
         v_mask = step_mask(steps, lips.lengths)
         a_mask = step_mask(steps, speech.lengths)
         if found is not None:
             v_mask = v_mask & found[:, :steps]
-        pad = (0, 0, self.lags, self.lags)
-        shifted = nn.functional.pad(a, pad).unfold(1, 2 * self.lags + 1, 1)  # [B, T, D, L]
-        similarity = torch.einsum("btd,btdl->btl", v, shifted)
-        near = nn.functional.pad(a_mask, (self.lags, self.lags)).unfold(1, 2 * self.lags + 1, 1)
+        padded = nn.functional.pad(a, (0, 0, self.lags, self.lags))
+        every = v @ padded.transpose(1, 2)  # [B, T, T + 2 lags]; the band along its diagonal is wanted
+        width = 2 * self.lags + 1
+        band = torch.arange(steps, device=v.device)[:, None] + torch.arange(width, device=v.device)
+        similarity = every.gather(2, band.expand(len(v), -1, -1))
+        near = nn.functional.pad(a_mask, (self.lags, self.lags)).unfold(1, width, 1)
         mask = near & v_mask[..., None]
         similarity = similarity * mask
         return SynchronyCurve(

@@ -14,10 +14,17 @@ import pytest
 
 from avdetect.checks import Finding, Severity, balance, check_items, source_balance
 from avdetect.data_cli import add_arguments, run
-from avdetect.datasets import DATASETS
-from avdetect.errors import MediaError
+from avdetect.datasets import DATASETS, load
 from avdetect.manifest import read_manifest, write_manifest
-from avdetect.shortcuts import FEATURES, Measurement, describe, measure_items, sample, separability
+from avdetect.shortcuts import (
+    FEATURES,
+    Measurement,
+    Unreadable,
+    describe,
+    measure_items,
+    sample,
+    separability,
+)
 from avdetect.types import SAMPLE_RATE, Claim, Item, Label, Split
 
 ROOT = Path(__file__).parents[1]
@@ -101,9 +108,8 @@ def test_leaks_between_splits(tmp_path: Path) -> None:
         _item(tmp_path / "e", False, None, identities=("w", "z"), source="s"),
     ]
     found = check_items(items)
-    assert [(f.text, f.examples) for f in found if f.severity is Severity.ERROR] == [
-        ("pairs in two splits", ("p",))
-    ]
+    errors = [(finding.text, finding.examples) for finding in found if finding.severity is Severity.ERROR]
+    assert errors == [("pairs in two splits", ("p",))]
     assert ("identities in two splits", 1, ("y",)) in [(f.text, f.number, f.examples) for f in found]
     assert "sources in two splits" in _texts(found, Severity.WARNING)
 
@@ -146,7 +152,7 @@ def test_digital_silence_and_damage_are_no_tracebacks(tmp_path: Path) -> None:
     silent = measure_items([_item(_sound(tmp_path / "a.wav", level=0.0))])[0]
     assert isinstance(silent, Measurement) and silent.leading_silence == pytest.approx(1, abs=0.05)
     (tmp_path / "b.wav").write_bytes(b"not sound at all")
-    assert isinstance(measure_items([_item(tmp_path / "b.wav")])[0], MediaError)
+    assert isinstance(measure_items([_item(tmp_path / "b.wav")])[0], Unreadable)
 
 
 @pytest.fixture(scope="module")
@@ -251,16 +257,12 @@ def test_every_set_has_its_page() -> None:
     for name in DATASETS:
         page = ROOT / "data" / f"{name}.md"
         assert page.is_file() and f"({name}.md)" in readme
-        text = page.read_text(encoding="utf-8")
-        for heading in (
-            "**Labels**",
-            "**Licence**",
-            "**Get it**",
-            "**Layout**",
-            "**Good for**",
-            "**Bad for**",
-        ):
-            assert name == "manifest" or heading in text, f"{page.name} lacks {heading}"
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        dataset = load(name)
+        said = () if name == "manifest" else (dataset.size, dataset.licence, dataset.access, dataset.citation)
+        assert all(fact in text for fact in said), f"{page.name} and the code say different things"
+        for heading in ("Labels", "Size", "Licence", "Get it", "Layout", "Good for", "Bad for", "Citation"):
+            assert name == "manifest" or f"**{heading}**" in text, f"{page.name} lacks {heading}"
 
 
 def test_help_imports_nothing_heavy() -> None:

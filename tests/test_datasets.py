@@ -48,6 +48,25 @@ META = "source,target1,target2,method,category,type,race,gender,path,\n"
 FAVC = "FakeAVCeleb_v1.2/"
 AVD = {"audio_model": "vits", "video_frames": 100, "audio_frames": 64000}
 
+
+def _lav_row(number: int, video: bool, audio: bool) -> dict[str, object]:
+    return {
+        "file": f"dev/{number:06}.mp4",
+        "n_fakes": int(video or audio),
+        "fake_periods": [[1.5, 2.0]] if video or audio else [],
+        "duration": 4.2,
+        "original": "dev/000001.mp4" if video or audio else None,
+        "modify_video": video,
+        "modify_audio": audio,
+        "split": "dev",
+        "video_frames": 103,
+        "audio_channels": 1,
+        "audio_frames": 65536,
+    }
+
+
+LAV_ROWS = [_lav_row(1, False, False), _lav_row(2, False, True), _lav_row(3, True, True)]
+
 TREES: Mapping[str, Tree] = {
     "dfd": {
         "original_sequences/actors/raw/videos/01__exit_phone_room.mp4": "",
@@ -127,35 +146,7 @@ TREES: Mapping[str, Tree] = {
         f"{FAVC}FakeVideo-FakeAudio/African/men/id00076/00109_id00166_wavtolip.mp4": "",
     },
     "lav-df": {
-        "LAV-DF/metadata.json": json.dumps(
-            [
-                _row
-                | {"split": "dev", "duration": 4.2, "n_fakes": 0, "video_frames": 103, "audio_channels": 1}
-                for _row in (
-                    dict(
-                        file="dev/000001.mp4",
-                        original=None,
-                        modify_video=False,
-                        modify_audio=False,
-                        fake_periods=[],
-                    ),
-                    dict(
-                        file="dev/000002.mp4",
-                        original="dev/000001.mp4",
-                        modify_video=False,
-                        modify_audio=True,
-                        fake_periods=[[1.5, 2.0]],
-                    ),
-                    dict(
-                        file="dev/000003.mp4",
-                        original="dev/000001.mp4",
-                        modify_video=True,
-                        modify_audio=True,
-                        fake_periods=[[1.5, 2.0]],
-                    ),
-                )
-            ]
-        ),
+        "LAV-DF/metadata.json": json.dumps(LAV_ROWS),
         "LAV-DF/dev/000001.mp4": "",
         "LAV-DF/dev/000002.mp4": "",
         "LAV-DF/dev/000003.mp4": "",

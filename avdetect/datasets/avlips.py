@@ -35,7 +35,7 @@ def _read(survey: Survey) -> Iterator[Item]:
 AVLIPS = Dataset(
     title="AVLips",
     labels="face (lip-synced); voice and lip-sync of the real clips",
-    size="about 7,600 clips, half of them fake",
+    size="several thousand clips, real and fake",
     licence="none stated (research)",
     access="link at github.com/AaronComo/LipFD",
     citation="Liu et al., Lips Are Lying: Spotting the Temporal Inconsistency between Audio and Visual in "

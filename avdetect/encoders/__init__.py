@@ -36,11 +36,18 @@ def _face_cnn(**options: Any) -> Encoder:
     return FaceCNN(**options)
 
 
+def _tdnn(**options: Any) -> Encoder:
+    from avdetect.encoders.tdnn import TimeDelayNetwork
+
+    return TimeDelayNetwork(**options)
+
+
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "face_cnn": _face_cnn,
     "lcnn": _light_cnn,
     "lip_motion": _lip_motion,
     "sync_speech": _sync_speech,
+    "tdnn": _tdnn,
 }
 
 

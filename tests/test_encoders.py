@@ -1,0 +1,158 @@
+"""One contract for every encoder in the table: a line in ENCODERS is all that a newcomer needs to be tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from avdetect.encoders import ENCODERS, build_encoder
+from avdetect.errors import ConfigError
+from avdetect.types import FRAME_RATE, SAMPLE_RATE, EncoderOutput
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+UNITS = {"audio": SAMPLE_RATE, "mouth": FRAME_RATE, "face": 5}
+"""Input units per second of each modality."""
+SHAPES = {"audio": (), "mouth": (138,), "face": (3, 64, 64)}
+SHORTEST = {"audio": SAMPLE_RATE // FRAME_RATE, "mouth": 1, "face": 1}
+"""The least that `batch.collate` ever gives: one frame of the video grid."""
+
+Built = tuple[nn.Module, str]
+
+
+def rows(modality: str, *seconds: float, seed: int = 0) -> list[Tensor]:
+    """One random row per length, with a level and an offset as real inputs have them."""
+    source = torch.Generator().manual_seed(seed)
+    shape = SHAPES[modality]
+    counts = [round(length * UNITS[modality]) for length in seconds]
+    if modality == "audio":
+        return [0.1 * torch.randn(count, generator=source) for count in counts]
+    return [torch.rand(count, *shape, generator=source) for count in counts]
+
+
+def batch(parts: list[Tensor], extra: int = 0, fill: float = 0.0) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(part) for part in parts])
+    out = torch.full((len(parts), int(lengths.max()) + extra, *parts[0].shape[1:]), fill)
+    for row, part in enumerate(parts):
+        out[row, : len(part)] = part
+    return out, lengths
+
+
+@pytest.fixture(scope="module", params=sorted(ENCODERS))
+def built(request: pytest.FixtureRequest) -> Iterator[Built]:
+    """An encoder whose normalisation layers have seen data, so that their statistics matter."""
+    torch.manual_seed(0)
+    encoder = build_encoder(request.param)
+    assert isinstance(encoder, nn.Module)
+    encoder.train()
+    with torch.no_grad():
+        encoder(*batch(rows(encoder.modality, 2.0, 1.6, seed=9)))
+    yield encoder.eval(), encoder.modality
+
+
+def run(built: Built, inputs: Tensor, lengths: Tensor) -> EncoderOutput:
+    with torch.no_grad():
+        output = built[0](inputs, lengths)
+    assert isinstance(output, EncoderOutput)
+    return output
+
+
+def test_gives_features_at_its_own_frame_rate(built: Built) -> None:
+    output = run(built, *batch(rows(built[1], 4.0, 2.0)))
+    assert output.features.shape[0] == 2 and output.features.shape[2] == built[0].dim
+    assert output.features.dtype is torch.float32
+    for length, seconds in zip(output.lengths.tolist(), (4.0, 2.0), strict=True):
+        assert length == pytest.approx(seconds * output.frame_rate, abs=1)
+    assert int(output.lengths.max()) <= output.features.shape[1]
+
+
+def test_steps_beyond_a_row_are_zero_and_steps_within_are_not(built: Built) -> None:
+    output = run(built, *batch(rows(built[1], 4.0, 2.0)))
+    for features, length in zip(output.features, output.lengths, strict=True):
+        assert not features[length:].any()
+        assert features[:length].abs().sum(-1).gt(0).all()
+
+
+def test_padding_and_other_rows_change_nothing(built: Built) -> None:
+    short, long, other = rows(built[1], 2.0, 4.0, 3.0)
+    alone = run(built, *batch([short]))
+    among = run(built, *batch([long, short, other], extra=UNITS[built[1]]))
+    length = int(alone.lengths[0])
+    assert int(among.lengths[1]) == length
+    torch.testing.assert_close(
+        among.features[1, :length], alone.features[0, :length], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_what_stands_in_the_padding_is_not_read(built: Built) -> None:
+    parts = rows(built[1], 2.0, 4.0)
+    clean, dirty = (run(built, *batch(parts, fill=fill)) for fill in (0.0, 0.7))
+    torch.testing.assert_close(clean.features, dirty.features, rtol=1e-4, atol=1e-5)
+
+
+def test_is_deterministic_in_evaluation_and_leaves_its_input_alone(built: Built) -> None:
+    inputs, lengths = batch(rows(built[1], 2.0))
+    kept = inputs.clone()
+    assert torch.equal(run(built, inputs, lengths).features, run(built, inputs, lengths).features)
+    assert torch.equal(inputs, kept)
+
+
+def test_reads_its_input(built: Built) -> None:
+    one, other = (run(built, *batch(rows(built[1], 2.0, seed=seed))).features for seed in (1, 2))
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_comes_back_bit_equal_from_safetensors(
+    built: Built, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    encoder, modality = built
+    save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, tmp_path / "e.safetensors")
+    again = build_encoder(request.node.callspec.params["built"])
+    assert isinstance(again, nn.Module)
+    again.load_state_dict(load_file(tmp_path / "e.safetensors"))
+    inputs = batch(rows(modality, 2.0, 1.0))
+    assert torch.equal(run((again.eval(), modality), *inputs).features, run(built, *inputs).features)
+
+
+def test_runs_under_bfloat16_autocast(built: Built) -> None:
+    inputs = batch(rows(built[1], 2.0))
+    exact = run(built, *inputs).features
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = run(built, *inputs).features.float()
+    assert rough.isfinite().all()
+    assert (rough - exact).norm() < 0.1 * exact.norm()
+
+
+@pytest.mark.parametrize("still", [0.0, 0.5])
+def test_constant_and_shortest_inputs_give_finite_features_and_gradients(built: Built, still: float) -> None:
+    encoder, modality = built
+    for count in (SHORTEST[modality], 2 * UNITS[modality]):
+        inputs = torch.full((1, count, *SHAPES[modality]), still)
+        output = encoder(inputs, torch.tensor([count]))
+        assert output.features.isfinite().all()
+        encoder.zero_grad()
+        output.features.square().sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.parameters())
+        encoder.zero_grad()
+
+
+def test_its_weights_learn(built: Built) -> None:
+    encoder, modality = built
+    encoder.zero_grad()
+    encoder(*batch(rows(modality, 2.0))).features.square().sum().backward()
+    silent = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
+    encoder.zero_grad()
+    assert silent == []
+
+
+def test_an_unknown_encoder_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="no encoder is called 'lip_moton'; did you mean 'lip_motion'"):
+        build_encoder("lip_moton")
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_an_unknown_option_is_refused_with_the_encoder_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"encoder '{name}': .*wdth"):
+        build_encoder(name, wdth=3)

@@ -1,0 +1,180 @@
+"""Lip/speech comparison on embeddings made by hand, so that the true lag is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from avdetect.synchrony import Synchrony, SynchronyCurve
+from avdetect.types import FRAME_RATE, EncoderOutput
+from torch import Tensor
+
+LAGS = 10
+STEPS = 100
+DIM = 16
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    source = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=source), dim=-1)
+
+
+def delayed(features: Tensor, frames: int) -> Tensor:
+    """[T, D] later by `frames`, zeros where it ran out."""
+    out = torch.zeros_like(features)
+    if frames >= 0:
+        out[frames:] = features[: len(features) - frames]
+    else:
+        out[:frames] = features[-frames:]
+    return out
+
+
+def output(*rows: Tensor, lengths: list[int] | None = None) -> EncoderOutput:
+    return EncoderOutput(torch.stack(rows), torch.tensor(lengths or [len(r) for r in rows]), FRAME_RATE)
+
+
+def compare(lips: EncoderOutput, speech: EncoderOutput, **masks: Tensor) -> SynchronyCurve:
+    curve: SynchronyCurve = Synchrony(LAGS)(lips, speech, masks.get("spoken"), masks.get("found"))
+    return curve
+
+
+@pytest.mark.parametrize("lag", [-7, -1, 0, 2, 9])
+def test_sound_that_is_late_gives_a_positive_offset(lag: int) -> None:
+    mouth = unit(STEPS, DIM)
+    curve = compare(output(mouth), output(delayed(mouth, lag)))
+    assert int(curve.total[0].argmax()) - LAGS == lag
+    offset = Synchrony(LAGS).offset(curve.total, curve.weight)
+    assert float(offset[0]) == pytest.approx(lag, abs=0.3)
+
+
+def test_the_offset_lies_on_the_parabola_through_the_peak() -> None:
+    lag = torch.arange(-LAGS, LAGS + 1, dtype=torch.float32)
+    weight = torch.full((1, 2 * LAGS + 1), 50.0)
+    for true in (-3.4, -0.25, 0.0, 2.4):
+        total = (5 - 0.3 * (lag - true) ** 2)[None] * weight
+        assert float(Synchrony(LAGS).offset(total, weight)) == pytest.approx(true, abs=1e-3)
+
+
+def test_lags_with_too_little_overlap_cannot_be_the_peak() -> None:
+    total, weight = torch.ones(1, 2 * LAGS + 1), torch.full((1, 2 * LAGS + 1), 50.0)
+    total[0, LAGS + 1] = 20.0
+    total[0, LAGS - 6], weight[0, LAGS - 6] = 5.0, 5.0  # a mean of 1 over 5 frames against 0.4 over 50
+    assert float(Synchrony(LAGS).offset(total, weight)) == pytest.approx(1, abs=0.5)
+
+
+def test_steps_without_a_face_and_beyond_a_row_count_nothing() -> None:
+    mouth = unit(STEPS, DIM)
+    found = torch.ones(1, STEPS, dtype=torch.bool)
+    found[0, 20:50] = False
+    curve = compare(output(mouth), output(mouth, lengths=[80]), found=found)
+    assert not curve.mask[0, 20:50].any() and not curve.similarity[0, 20:50].any()
+    assert not curve.mask[0, 80:, LAGS].any()
+    assert float(curve.weight[0, LAGS]) == 80 - 30
+    assert float(curve.total[0, LAGS]) == pytest.approx(50, rel=1e-5)
+
+
+def test_weight_counts_the_steps_that_a_lag_can_be_compared_over() -> None:
+    mouth = unit(STEPS, DIM)
+    curve = compare(output(mouth), output(mouth))
+    expected = [STEPS - abs(lag) for lag in range(-LAGS, LAGS + 1)]
+    assert curve.weight[0].tolist() == expected
+
+
+def test_streams_of_unequal_length_are_compared_where_both_are() -> None:
+    mouth = unit(STEPS, DIM)
+    curve = compare(output(mouth), output(mouth[:60]))
+    assert curve.similarity.shape == (1, 60, 2 * LAGS + 1)
+    assert float(curve.total[0, LAGS]) == pytest.approx(60, rel=1e-5)
+
+
+def test_a_rows_curve_does_not_depend_on_other_rows() -> None:
+    one, two = unit(STEPS, DIM), unit(STEPS, DIM, seed=1)
+    alone = compare(output(one[:70]), output(delayed(one, 3)[:70]))
+    padded = torch.cat([one[:70], torch.zeros(30, DIM)]), torch.cat([delayed(one, 3)[:70], torch.zeros(30, DIM)])
+    among = compare(output(padded[0], two, lengths=[70, 100]), output(padded[1], two, lengths=[70, 100]))
+    torch.testing.assert_close(among.total[0], alone.total[0])
+    torch.testing.assert_close(among.weight[0], alone.weight[0])
+
+
+def test_features_tell_the_peak_at_zero_from_one_elsewhere() -> None:
+    mouth = unit(STEPS, DIM)
+    curve = compare(output(mouth, mouth), output(mouth, delayed(mouth, 8)))
+    in_sync, moved = Synchrony(LAGS).features(curve.total, curve.weight)
+    assert in_sync[0] > moved[0] and moved[1] > in_sync[1]
+    assert in_sync[2] > 0 > moved[2]
+    assert float(moved[4]) == pytest.approx(8 / LAGS)
+
+
+def test_features_do_not_depend_on_the_level_of_similarity() -> None:
+    mouth = unit(200, DIM)
+    curve = compare(output(mouth), output(mouth))
+    sync = Synchrony(LAGS)
+    plain, offset = sync.features(curve.total, curve.weight), sync.features(curve.total + 0.2 * curve.weight, curve.weight)
+    torch.testing.assert_close(plain[:, :3], offset[:, :3], rtol=1e-3, atol=1e-3)
+
+
+def test_local_logits_follow_the_clip() -> None:
+    mouth = unit(400, DIM)
+    speech = torch.cat([mouth[:200], unit(200, DIM, seed=5)])
+    sync = Synchrony(LAGS)
+    curve = compare(output(mouth), output(speech))
+    logits, valid = sync.local_logits(curve, 80, 5.0, reach=25)
+    assert logits.shape == valid.shape == (1, 80) and valid.all()
+    whole = sync.features(curve.total, curve.weight)[0]
+    assert whole.isfinite().all()
+    first, second = logits[0, 6:30], logits[0, 50:74]
+    assert (first.mean() - second.mean()).abs() > 3 * first.std()
+
+
+def test_local_logits_are_absent_where_nothing_can_be_compared() -> None:
+    mouth = unit(400, DIM)
+    found = torch.ones(1, 400, dtype=torch.bool)
+    found[0, 200:] = False
+    curve = compare(output(mouth), output(mouth), found=found)
+    _, valid = Synchrony(LAGS).local_logits(curve, 80, 5.0, reach=25)
+    assert valid[0, :40].all() and not valid[0, 46:].any()
+
+
+def test_the_contrastive_loss_prefers_the_true_lag() -> None:
+    mouths = [unit(STEPS, DIM, seed=seed) for seed in range(3)]
+    curve = compare(output(*mouths), output(*(delayed(m, 4) for m in mouths)))
+    sync = Synchrony(LAGS)
+    losses = {lag: float(sync.contrastive_loss(curve, torch.full((3,), float(lag)))) for lag in range(-LAGS, LAGS + 1)}
+    assert min(losses, key=losses.__getitem__) == 4
+    assert losses[4] < 0.5 < losses[3]
+
+
+def test_the_contrastive_loss_sets_other_peoples_voices_against_a_mouth() -> None:
+    mouths = [unit(STEPS, DIM, seed=seed) for seed in range(2)]
+    sync = Synchrony(LAGS)
+    zero = torch.zeros(2)
+    own = sync.contrastive_loss(compare(output(*mouths), output(*mouths)), zero)
+    both_alike = compare(output(mouths[0], mouths[0]), output(mouths[0], mouths[0]))
+    assert float(sync.contrastive_loss(both_alike, zero)) > float(own) + 0.3
+
+
+def test_rows_of_unknown_lag_or_without_evidence_teach_nothing() -> None:
+    mouth = unit(STEPS, DIM)
+    sync = Synchrony(LAGS)
+    curve = compare(output(mouth), output(mouth))
+    assert float(sync.contrastive_loss(curve, torch.tensor([float("nan")]))) == 0
+    short = compare(output(mouth[:10]), output(mouth[:10]))
+    assert float(sync.contrastive_loss(short, torch.tensor([0.0]))) == 0
+
+
+def test_empty_and_silent_rows_give_finite_gradients() -> None:
+    mouth = unit(STEPS, DIM)
+    lips = torch.stack([mouth, torch.zeros(STEPS, DIM), mouth]).requires_grad_()
+    speech = torch.stack([mouth, mouth, torch.zeros(STEPS, DIM)]).requires_grad_()
+    sync = Synchrony(LAGS)
+    curve = sync(
+        EncoderOutput(lips, torch.tensor([STEPS, 0, STEPS]), FRAME_RATE),
+        EncoderOutput(speech, torch.tensor([STEPS, STEPS, STEPS]), FRAME_RATE),
+        None,
+        None,
+    )
+    local, valid = sync.local_logits(curve, 20, 5.0)
+    loss = sync.contrastive_loss(curve, torch.zeros(3)) + sync.logit(curve.total, curve.weight).sum() + local.sum()
+    loss.backward()
+    assert not valid[1].any()
+    for tensor in (lips, speech, *sync.parameters()):
+        assert tensor.grad is not None and tensor.grad.isfinite().all()
