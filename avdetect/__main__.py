@@ -42,15 +42,28 @@ exit codes: 0 done; 1 some clip could not be read or scored (the others were); 2
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "avdetect", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        "avdetect",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="video or sound files that FFmpeg reads")
-    parser.add_argument("--json", metavar="FILE", help="JSON Lines, an object per clip; - for standard output")
+    parser.add_argument(
+        "clips", nargs="+", type=Path, metavar="CLIP", help="video or sound files that FFmpeg reads"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="JSON Lines, an object per clip; - for standard output"
+    )
     parser.add_argument("--html", metavar="FILE", help="one page that opens offline, with curves and faces")
-    parser.add_argument("--model", default="base", metavar="NAME|DIR", help="a shipped or trained model (base)")
+    parser.add_argument(
+        "--model", default="base", metavar="NAME|DIR", help="a shipped or trained model (base)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
-    parser.add_argument("--face-model", type=Path, metavar="FILE", help="a face_landmarker.task for mediapipe's Tasks")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars and no text; exit code and files only")
+    parser.add_argument(
+        "--face-model", type=Path, metavar="FILE", help="a face_landmarker.task for mediapipe's Tasks"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bars and no text; exit code and files only"
+    )
     parser.add_argument("--version", action="version", version=f"avdetect {__version__}")
     return parser
 
@@ -121,7 +134,9 @@ def _check_device(device: str) -> None:
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}; leave it out for cpu") from None
+            raise ConfigError(
+                f"--device {device}: {str(error).splitlines()[0]}; leave it out for cpu"
+            ) from None
 
 
 class _Outputs:
@@ -165,7 +180,9 @@ def _open(path: Path, option: str) -> TextIO:
     try:
         return path.open("w", encoding="utf-8")
     except OSError as error:
-        raise UnscoredError(f"{option} {path}: cannot be written ({error.strerror}); nothing was scored") from None
+        raise UnscoredError(
+            f"{option} {path}: cannot be written ({error.strerror}); nothing was scored"
+        ) from None
 
 
 def _verdicts(detector: Detector, clips: Sequence[Path], *, quiet: bool) -> Sequence[Verdict] | object:
@@ -196,8 +213,12 @@ def _train(arguments: list[str]) -> Callable[[], int]:
         description="Trains a fusion model from a recipe (TOML) on a manifest; the run folder holds model, card, curves.",
         epilog="example: python -m avdetect train base data.manifest=corpus/manifest.csv training.steps=500",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a .toml file, or the name of a shipped recipe (base)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as section.key=value")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a .toml file, or the name of a shipped recipe (base)"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to change, as section.key=value"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     args = parser.parse_args(arguments)
 

@@ -21,7 +21,12 @@ def shrink(crops: Bytes, rng: Rng) -> Bytes:
     small = int(size * rng.uniform(0.22, 0.9))
     back = [cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4][int(rng.integers(3))]
     return np.stack(
-        [cv2.resize(cv2.resize(c, (small, small), interpolation=cv2.INTER_AREA), (size, size), interpolation=back) for c in crops]
+        [
+            cv2.resize(
+                cv2.resize(c, (small, small), interpolation=cv2.INTER_AREA), (size, size), interpolation=back
+            )
+            for c in crops
+        ]
     )
 
 
@@ -54,7 +59,9 @@ def blur(crops: Bytes, rng: Rng) -> Bytes:
 def sharpen(crops: Bytes, rng: Rng) -> Bytes:
     """Unsharp masking, as cameras and apps do it."""
     amount, sigma = float(rng.uniform(0.2, 1.2)), float(rng.uniform(0.6, 2.0))
-    return np.stack([cv2.addWeighted(c, 1 + amount, cv2.GaussianBlur(c, (0, 0), sigma), -amount, 0) for c in crops])
+    return np.stack(
+        [cv2.addWeighted(c, 1 + amount, cv2.GaussianBlur(c, (0, 0), sigma), -amount, 0) for c in crops]
+    )
 
 
 def grain(crops: Bytes, rng: Rng) -> Bytes:
@@ -67,7 +74,7 @@ def colour(crops: Bytes, rng: Rng) -> Bytes:
     """Light, contrast, gamma, tint and saturation."""
     gain = rng.uniform(0.75, 1.25) * rng.uniform(0.92, 1.08, 3)
     levels = np.arange(256) / 255
-    table = np.clip((levels**rng.uniform(0.75, 1.35))[:, None] * gain + rng.uniform(-0.08, 0.08), 0, 1)
+    table = np.clip((levels ** rng.uniform(0.75, 1.35))[:, None] * gain + rng.uniform(-0.08, 0.08), 0, 1)
     out = np.stack([table[:, k][crops[..., k]] for k in range(3)], -1).astype(np.float32)
     grey = out.mean(-1, keepdims=True)
     out = grey + (out - grey) * np.float32(rng.uniform(0.3, 1.3))
@@ -77,7 +84,9 @@ def colour(crops: Bytes, rng: Rng) -> Bytes:
 def reframe(crops: Bytes, rng: Rng) -> Bytes:
     """A little nearer, farther, aside or turned, and mirrored half of the time."""
     size = crops.shape[1]
-    matrix = cv2.getRotationMatrix2D((size / 2, size / 2), float(rng.normal(0, 4)), float(rng.uniform(0.92, 1.25)))
+    matrix = cv2.getRotationMatrix2D(
+        (size / 2, size / 2), float(rng.normal(0, 4)), float(rng.uniform(0.92, 1.25))
+    )
     matrix[:, 2] += rng.normal(0, 0.03 * size, 2)
     out = np.stack([cv2.warpAffine(c, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE) for c in crops])
     return out[:, :, ::-1].copy() if rng.random() < 0.5 else out

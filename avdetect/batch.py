@@ -72,14 +72,14 @@ def _head_frame(landmarks: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def mouth_motion(landmarks: Floats) -> Floats:
-    """Lip and chin points [T, 138] in the head's own frame, in units of the eye distance: [T, 478, 3] pixels in.
+    """Lip and chin points [T, 92] in the head's own frame, in units of the eye distance: [T, 478, 3] pixels in.
 
     Turning, nodding, walking and zooming leave it unchanged; opening, rounding and jaw movement do not.
     """
     axes, origin, scale = _head_frame(landmarks)
     points = landmarks[:, list(LIPS)] - origin[:, None]
     local = np.einsum("tij,tpj->tpi", axes, points) / scale[:, None, None]
-    return local.reshape(len(local), -1).astype(np.float32)
+    return local[..., :2].reshape(len(local), -1).astype(np.float32)  # depth is mostly the tracker's noise
 
 
 def _pad(arrays: Sequence[np.ndarray | None], dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:

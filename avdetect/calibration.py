@@ -7,6 +7,7 @@ below `low` at most MISSES of fake ones; between them the answer is "inconclusiv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,7 +36,8 @@ def thresholds(probabilities: Floats, fake: np.ndarray) -> dict[str, float]:
     high = float(np.nextafter(real[len(real) - 1 - allowed], np.float32(1)))
     low = float(fakes[int(MISSES * len(fakes))])
     high = min(max(high, 0.5), 0.999)
-    return {"low": round(min(low, high, 0.5), 4), "high": round(high, 4)}
+    # rounded outwards, so that no clip slips over a threshold by rounding
+    return {"low": math.floor(min(low, high, 0.5) * 1e4) / 1e4, "high": math.ceil(high * 1e4) / 1e4}
 
 
 def calibrate(scores: Sequence[Score]) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:

@@ -72,7 +72,9 @@ def build(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
     missing = [
         f.name
         for f in fields.values()
-        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if f.name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise ConfigError(f"{where}: '{missing[0]}' is not set")
@@ -88,6 +90,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         items = value if isinstance(value, list) else [value]
         return tuple(_typed(get_args(hint)[0], item, where) for item in items)
+    if origin is dict and not isinstance(value, Mapping):
+        raise ConfigError(f"{where} = {value!r} is a value, a section is expected")
     if origin is dict or hint is Any:
         return value
     options = get_args(hint) or (hint,)
@@ -98,7 +102,11 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             return float(value)
         if option is Path and isinstance(value, str):
             return Path(value)
-        if isinstance(option, type) and isinstance(value, option) and (option is bool) == isinstance(value, bool):
+        if (
+            isinstance(option, type)
+            and isinstance(value, option)
+            and (option is bool) == isinstance(value, bool)
+        ):
             return value
     names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise ConfigError(f"{where} = {value!r} is not of type {names}")

@@ -133,7 +133,9 @@ class Detector:
         for claim in CLAIMS:
             pooled = evidence.pool(self.model, claim, clip.duration, usable)
             config = self.model.config
-            if pooled is None or (claim is Claim.VOICE_CLONING and prepared.speech and prepared.speech.reason):
+            if pooled is None or (
+                claim is Claim.VOICE_CLONING and prepared.speech and prepared.speech.reason
+            ):
                 claims[claim] = _not_assessable(claim, missing_reason(claim, prepared))
             else:
                 claims[claim] = claim_result(claim, pooled, config)
@@ -231,7 +233,9 @@ def missing_reason(claim: Claim, prepared: Prepared) -> str:
     if claim is Claim.FACE_MANIPULATION:
         return face or "no face stays in view for long enough"
     reasons = [reason for reason in (face, voice) if reason]
-    return "; ".join(reasons) or "mouth and speech are never there together for long enough (1.5 s are needed)"
+    return (
+        "; ".join(reasons) or "mouth and speech are never there together for long enough (1.5 s are needed)"
+    )
 
 
 def _no_voice(prepared: Prepared) -> str | None:
@@ -248,7 +252,11 @@ def _no_face(clip: Clip, tracks: list[TrackSummary]) -> str | None:
     if any(track.assessable for track in tracks):
         return None
     longest = max(tracks, key=lambda track: track.end - track.start)
-    return longest.reason if len(tracks) == 1 else f"none of {len(tracks)} faces can be assessed: {longest.reason}"
+    return (
+        longest.reason
+        if len(tracks) == 1
+        else f"none of {len(tracks)} faces can be assessed: {longest.reason}"
+    )
 
 
 def _not_assessable(claim: Claim, reason: str) -> ClaimResult:

@@ -31,7 +31,12 @@ class MediaError(InputError):
         self.path = Path(path)
         self.problem = problem
         self.remedy = remedy
-        super().__init__(f"{path}: {problem}" + (f"; {remedy}" if remedy else ""))
+        shown = str(path).encode("unicode_escape", "backslashreplace").decode() if "\n" in str(path) else path
+        super().__init__(f"{shown}: {problem}" + (f"; {remedy}" if remedy else ""))
+
+    def __reduce__(self) -> tuple[type[MediaError], tuple[Path, str, str]]:
+        """Errors cross process borders whole."""
+        return type(self), (self.path, self.problem, self.remedy)
 
 
 class DatasetError(InputError):

@@ -36,12 +36,20 @@ def evaluate_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "--claim voice_cloning --csv scores.csv",
     )
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="see data/README.md for its columns")
-    parser.add_argument("--model", default="base", metavar="NAME|DIR", help="a shipped or trained model (base)")
+    parser.add_argument(
+        "--model", default="base", metavar="NAME|DIR", help="a shipped or trained model (base)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
-    parser.add_argument("--claim", choices=[c.value for c in CLAIMS], action="append", help="one claim; may be repeated")
-    parser.add_argument("--slice", choices=SLICES, default="all", help="which fakes are set against the real clips")
+    parser.add_argument(
+        "--claim", choices=[c.value for c in CLAIMS], action="append", help="one claim; may be repeated"
+    )
+    parser.add_argument(
+        "--slice", choices=SLICES, default="all", help="which fakes are set against the real clips"
+    )
     parser.add_argument("--split", choices=["train", "val", "test"], help="only the rows of this split")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="a row per clip and claim; goes on where it stopped")
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="a row per clip and claim; goes on where it stopped"
+    )
     parser.add_argument("--json", metavar="FILE", help="the tables as JSON; - for standard output")
     parser.set_defaults(run=run_manifest)
     return parser
@@ -86,7 +94,9 @@ def run_manifest(args: argparse.Namespace) -> int:
 
 def to_text(table: dict[str, dict[str, Any]]) -> str:
     """A line per claim, and under it a line per method."""
-    lines = [f"{'claim':<34}{'real':>6}{'fake':>6}{'AUC':>8}{'95 %':>15}{'EER':>8}{'coverage':>10}{'false alarms':>14}"]
+    lines = [
+        f"{'claim':<34}{'real':>6}{'fake':>6}{'AUC':>8}{'95 %':>15}{'EER':>8}{'coverage':>10}{'false alarms':>14}"
+    ]
     for claim, row in table.items():
         interval = "" if row["auc_ci"] is None else f"{row['auc_ci'][0]:.3f}-{row['auc_ci'][1]:.3f}"
         lines.append(
@@ -94,7 +104,9 @@ def to_text(table: dict[str, dict[str, Any]]) -> str:
             f"{row['coverage']:>10.1%}{row['false_alarms']:>14.1%}"
         )
         for method, group in sorted(row.get("groups", {}).items()):
-            lines.append(f"  {method[:31]:<32}{'':>6}{group['n_fake']:>6}{_number(group['auc'])}{'':>15}{_number(group['eer'])}")
+            lines.append(
+                f"  {method[:31]:<32}{'':>6}{group['n_fake']:>6}{_number(group['auc'])}{'':>15}{_number(group['eer'])}"
+            )
     return "\n".join(lines)
 
 

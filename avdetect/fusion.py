@@ -6,6 +6,8 @@ so absence is never read as "real". Each claim reads only the streams that the c
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,18 +65,39 @@ class FusionConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
     def check(self) -> None:
-        """ConfigError where a claim or a stream is unknown."""
+        """ConfigError where a claim or a stream is unknown, or a size impossible."""
+        self._check_shape()
         for claim, streams in self.claims.items():
             if claim not in {c.value for c in CLAIMS}:
-                raise ConfigError(f"no claim is called '{claim}'; there are {', '.join(CLAIMS)}")
+                raise ConfigError(f"no claim is called '{claim}'; {_hint(claim, CLAIMS)}")
             for stream in streams:
                 if stream != SYNC and stream not in self.streams:
-                    raise ConfigError(f"claim '{claim}' reads the stream '{stream}', which is not configured")
+                    hint = _hint(stream, self.streams)
+                    raise ConfigError(f"claim '{claim}' reads the stream '{stream}', which is not configured; {hint}")
                 if stream == SYNC and not {"lips", "speech"} <= set(self.streams):
                     raise ConfigError("the stream 'sync' compares 'lips' with 'speech': configure both")
 
+    def _check_shape(self) -> None:
+        for name, table in (("streams", self.streams), ("claims", self.claims)):
+            if not isinstance(table, dict):
+                raise ConfigError(f"'{name}' = {table!r} is not a table of names")
+        for name, stream in self.streams.items():
+            if not isinstance(stream, dict) or "encoder" not in stream:
+                raise ConfigError(f"the stream '{name}' names no encoder; give it as encoder = \"...\"")
+        sizes = {name: getattr(self, name) for name in ("dim", "heads", "layers", "lags")}
+        for name, value in sizes.items():
+            if not isinstance(value, int) or value < (name != "layers"):
+                raise ConfigError(f"{name} = {value!r} is not a positive whole number")
+        if self.dim % self.heads:
+            raise ConfigError(f"dim = {self.dim} cannot be divided among heads = {self.heads}")
+
 
 SYNC = "sync"
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, [*known], 1)
+    return f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
 
 
 @dataclass
@@ -183,11 +206,6 @@ class FusionModel(PreTrainedModel):
         self.sharpness = nn.Parameter(torch.zeros(len(CLAIMS)))
         if {"lips", "speech"} <= set(config.streams):
             self.synchrony = Synchrony(config.lags)
-        reads = torch.zeros(len(CLAIMS), len(self.heads), dtype=torch.bool)
-        for row, claim in enumerate(CLAIMS):
-            for column, name in enumerate(self.heads):
-                reads[row, column] = name in config.claims.get(claim.value, [])
-        self.register_buffer("reads", reads, persistent=False)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -280,24 +298,28 @@ class FusionModel(PreTrainedModel):
         self, encoded: dict[str, EncoderOutput], batch: int, steps: int, speech: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Sum over the streams that a claim reads [B, K, C], and where at least one of them was there."""
-        device = self.reads.device
+        device = self.sharpness.device
         total = torch.zeros(batch, steps, len(CLAIMS), device=device)
         valid = torch.zeros(batch, steps, len(CLAIMS), dtype=torch.bool, device=device)
-        for column, (name, head) in enumerate(self.heads.items()):
+        for name, head in self.heads.items():
             if name not in encoded:
                 continue
             evidence, mask = head(encoded[name], steps)
             if speech is not None and self.encoders[name].modality == "audio":
                 mask = mask & _speech_steps(speech, steps)
             mask = mask & self._kept(batch, device)[:, None]
-            reads = mask[..., None] & self.reads[:, column]
+            reads = mask[..., None] & self._reads(name).to(device)
             total = total + evidence.float() * reads
             valid = valid | reads
         return total, valid
 
+    def _reads(self, stream: str) -> Tensor:
+        """[C] which claims read a stream."""
+        return torch.tensor([stream in self.config.claims.get(claim.value, []) for claim in CLAIMS])
+
     def _kept(self, batch: int, device: torch.device) -> Tensor:
         """[B] False where this stream is dropped; never for a model with a single stream per claim."""
-        if not self.training or int(self.reads.sum(1).max()) < 2:
+        if not self.training or max(map(len, self.config.claims.values()), default=0) < 2:
             return torch.ones(batch, dtype=torch.bool, device=device)
         return torch.rand(batch, device=device) >= self.config.stream_dropout
 

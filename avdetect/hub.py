@@ -28,8 +28,9 @@ def find(name_or_folder: str | Path) -> Path:
     """The folder of a model; ModelError where there is none, or where it isn't one of avdetect's."""
     folder = WEIGHTS / str(name_or_folder) if str(name_or_folder) in names() else Path(name_or_folder)
     if not folder.is_dir():
+        known = ", ".join(names()) or "none ships with this installation"
         raise ModelError(
-            f"no model '{name_or_folder}': give the folder of a trained model, or one of: {', '.join(names())}"
+            f"no model '{name_or_folder}': give the folder of a trained model, or a name ({known})"
         )
     config = read_config(folder)
     if config.get("model_type") != "avdetect":
@@ -72,10 +73,19 @@ def load(name_or_folder: str | Path = DEFAULT, device: str = "cpu") -> FusionMod
 
     from avdetect.errors import ConfigError
     from avdetect.fusion import FusionModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
     try:
-        model: FusionModel = FusionModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        model: FusionModel
+        model, loading = FusionModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
     except (SafetensorError, ConfigError, OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{folder}: the weights cannot be loaded ({reason})") from error
+    unfit = sorted({*loading["missing_keys"], *loading["unexpected_keys"]})
+    if unfit:  # transformers would go on with random numbers in their place
+        raise ModelError(f"{folder}: {len(unfit)} weights do not fit config.json, the first is '{unfit[0]}'")
     return model.eval().to(device)

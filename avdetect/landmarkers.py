@@ -167,6 +167,7 @@ class WheelModels:
             self.mesh(blank)
 
     def detect(self, view: Bytes) -> list[Region]:
+        """See `Models`."""
         height, width = view.shape[:2]
         found = self._detector.process(view).detections or []
         return [self._region(detection.location_data, width, height) for detection in found]
@@ -179,12 +180,14 @@ class WheelModels:
         return Region(x, y, max(box.width * width, box.height * height), angle)
 
     def mesh(self, crop: Bytes) -> Floats | None:
+        """See `Models`."""
         with silence() if self._noisy else contextlib.nullcontext():  # one more note beside the first face
             found = self._mesh.process({"image": crop, "roi": self._whole}).landmarks
         self._noisy = self._noisy and found is None
         return None if found is None else _points(found.landmark)
 
     def close(self) -> None:
+        """See `Models`."""
         self._detector.close()
         self._mesh.close()
 
@@ -223,6 +226,7 @@ class TaskModels:
         return [_points(face) for face in landmarker.detect(picture).face_landmarks]
 
     def detect(self, view: Bytes) -> list[Region]:
+        """See `Models`."""
         height, width = view.shape[:2]
         return [self._region(points[:, :2] * (width, height)) for points in self._find(self._many, view)]
 
@@ -233,9 +237,11 @@ class TaskModels:
         return Region(float(x), float(y), float(size), _tilt(*points[[33, 263]].tolist()))
 
     def mesh(self, crop: Bytes) -> Floats | None:
+        """See `Models`."""
         found = self._find(self._one, crop)
         return found[0] if found else None
 
     def close(self) -> None:
+        """See `Models`."""
         self._one.close()
         self._many.close()

@@ -70,7 +70,9 @@ class ClipEvidence:
                     target = self.tracks.setdefault(None, TrackEvidence())
                 else:
                     target = evidence
-                target.pieces[claim].append((window.start, logits[row, :steps, index], masks[row, :steps, index]))
+                target.pieces[claim].append(
+                    (window.start, logits[row, :steps, index], masks[row, :steps, index])
+                )
             if window.waveform is not None:
                 self.voiced.add(window.start)
             self._note_face(window, evidence, output, row)
@@ -81,7 +83,11 @@ class ClipEvidence:
             return
         if output.curve is not None and output.curve_weight is not None:
             evidence.add_curve(output.curve[row].float().cpu(), output.curve_weight[row].float().cpu())
-        if window.face_crops is not None and window.crop_frames is not None and output.clip_logits is not None:
+        if (
+            window.face_crops is not None
+            and window.crop_frames is not None
+            and output.clip_logits is not None
+        ):
             middle = len(window.face_crops) // 2
             logit = float(output.clip_logits[row, CLAIMS.index(Claim.FACE_MANIPULATION)])
             time = window.start + float(window.crop_frames[middle]) / 25
@@ -105,7 +111,9 @@ class ClipEvidence:
         pick = min if claim is Claim.LIP_SYNC_MISMATCH else max
         return pick(pooled, key=lambda one: one.logit)
 
-    def _pool_steps(self, model: FusionModel, claim: Claim, duration: float, track: int | None) -> Pooled | None:
+    def _pool_steps(
+        self, model: FusionModel, claim: Claim, duration: float, track: int | None
+    ) -> Pooled | None:
         pieces = self.tracks[track].pieces[claim] if track in self.tracks else []
         curve, valid = overlap_add(pieces, duration, STEP_RATE)
         if not valid.any():

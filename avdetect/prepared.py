@@ -24,7 +24,16 @@ from avdetect.windows import CROP_EVERY, WindowSettings, prepare
 
 FORMAT = 1
 """Raised whenever `prepare` gives something else for the same clip and settings."""
-ARRAYS = ("waveform", "speech", "found", "landmarks", "mouth_crops", "face_crops", "crop_frames", "crop_landmarks")
+ARRAYS = (
+    "waveform",
+    "speech",
+    "found",
+    "landmarks",
+    "mouth_crops",
+    "face_crops",
+    "crop_frames",
+    "crop_landmarks",
+)
 
 
 @dataclass(frozen=True)

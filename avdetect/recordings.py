@@ -7,7 +7,7 @@ index), so that a run that was killed and resumed sees exactly what it would hav
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,7 +54,9 @@ class MixSettings:
 
     `voice`, `face`, `sync`: examples per batch that teach one claim. `resynthesis`: share of fake voices made from
     real ones. `self_blending`: share of fake faces made from real ones. `negatives`: share of sync examples whose
-    sound was moved far or swapped. `degrade`: strength of the augmentation that both classes get.
+    sound was moved far or swapped. `same_source`: share of the other pairs that come from one source. `degrade`:
+    strength of the augmentation that both classes get. `crops`: face crops of an example. `shortest`, `longest`:
+    seconds of one.
     """
 
     voice: int = 24
@@ -63,6 +65,7 @@ class MixSettings:
     resynthesis: float = 0.4
     self_blending: float = 0.6
     negatives: float = 0.5
+    same_source: float = 0.7
     degrade: float = 1.0
     crops: int = 6
     shortest: float = 1.5
@@ -99,6 +102,28 @@ class Pool:
         return bool(self.recordings)
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Real and fake recordings of one claim; `shared` holds both pools of each source that has both."""
+
+    real: Pool
+    fake: Pool
+    shared: list[tuple[Pool, Pool]]
+
+    @classmethod
+    def of(cls, real: Sequence[Recording], fake: Sequence[Recording]) -> Pairs:
+        """Sorts recordings by source."""
+        both = sorted({r.item.source or "" for r in real} & {f.item.source or "" for f in fake})
+        shared = [
+            (
+                Pool([r for r in real if r.item.source == name]),
+                Pool([f for f in fake if f.item.source == name]),
+            )
+            for name in both
+        ]
+        return cls(Pool(list(real)), Pool(list(fake)), shared)
+
+
 def recordings_of(clips: Sequence[PreparedClip]) -> list[Recording]:
     """All prepared windows, of the face that is longest in view where there are several."""
     kept = []
@@ -109,7 +134,11 @@ def recordings_of(clips: Sequence[PreparedClip]) -> list[Recording]:
 
 
 def _has_speech(window: Window, least: float = 0.8) -> bool:
-    return window.waveform is not None and window.speech is not None and window.speech.sum() >= least * FRAME_RATE
+    return (
+        window.waveform is not None
+        and window.speech is not None
+        and window.speech.sum() >= least * FRAME_RATE
+    )
 
 
 def _has_mouth(window: Window) -> bool:
@@ -125,13 +154,12 @@ class ExampleSet(Dataset[Example]):
         def pool(claim: Claim, value: bool) -> list[Recording]:
             return [r for r in recordings if r.item.label[claim] is value]
 
-        self.voices = {
-            v: Pool([r for r in pool(Claim.VOICE_CLONING, v) if _has_speech(r.window)]) for v in (False, True)
-        }
-        self.faces = {
-            v: Pool([r for r in pool(Claim.FACE_MANIPULATION, v) if r.window.face_crops is not None])
-            for v in (False, True)
-        }
+        def pairs(claim: Claim, fits: Callable[[Window], bool]) -> Pairs:
+            real, fake = ([r for r in pool(claim, v) if fits(r.window)] for v in (False, True))
+            return Pairs.of(real, fake)
+
+        self.voices = pairs(Claim.VOICE_CLONING, _has_speech)
+        self.faces = pairs(Claim.FACE_MANIPULATION, lambda window: window.face_crops is not None)
         in_sync = pool(Claim.LIP_SYNC_MISMATCH, False)
         self.talkers = Pool([r for r in in_sync if _has_speech(r.window) and _has_mouth(r.window)])
         self.kinds = [self._voice] * mix.voice + [self._face] * mix.face + [self._sync] * mix.sync
@@ -140,40 +168,54 @@ class ExampleSet(Dataset[Example]):
         return self.steps * self.mix.batch
 
     def __getitem__(self, index: int) -> Example:
-        rng = np.random.default_rng([self.seed, index])
-        return self.kinds[index % self.mix.batch](rng, index)
+        rng, pair = (
+            np.random.default_rng([self.seed, index, 0]),
+            np.random.default_rng([self.seed, index // 2, 1]),
+        )
+        return self.kinds[index % self.mix.batch](rng, pair, bool(index % 2))
 
-    def _voice(self, rng: Rng, index: int) -> Example:
-        fake = bool(index % 2)
-        forge = fake and (rng.random() < self.mix.resynthesis or not self.voices[True])
-        window = self.voices[fake and not forge].draw(rng).window
-        window = self._piece(_sound_only(window), rng, speech=True)
+    def _pair(self, pools: Pairs, rng: Rng, forging: float, fake: bool) -> tuple[Recording, bool]:
+        """A recording, and whether it is to be forged.
+
+        Indices 2k (real) and 2k + 1 (fake) belong together: a real clip and a forgery of it, a real and a fake clip
+        of the same source, or, where the draw says so, any two. What only tells sources apart stands on both sides.
+        """
+        kind = rng.random()
+        if kind < forging or not pools.fake:
+            return pools.real.draw(rng), fake
+        if kind < forging + (1 - forging) * self.mix.same_source and pools.shared:
+            real, made = pools.shared[int(rng.integers(len(pools.shared)))]
+            return (made if fake else real).draw(rng), False
+        return (pools.fake if fake else pools.real).draw(rng), False
+
+    def _voice(self, rng: Rng, pair: Rng, fake: bool) -> Example:
+        recording, forge = self._pair(self.voices, pair, self.mix.resynthesis, fake)
+        window = self._piece(_sound_only(recording.window), pair, speech=True)
         assert window.waveform is not None
-        waveform = window.waveform
+        waveform = window.waveform - window.waveform.mean()
         if forge:
             waveform, _ = resynthesise(waveform, rng)
-        waveform = degrade_audio(waveform - waveform.mean(), rng, self.mix.degrade)
+        waveform = degrade_audio(waveform, pair, self.mix.degrade)
         return Example(replace(window, waveform=waveform), Label(voice_cloning=fake))
 
-    def _face(self, rng: Rng, index: int) -> Example:
-        fake = bool(index % 2)
-        forge = fake and (rng.random() < self.mix.self_blending or not self.faces[True])
-        window = _picture_only(self.faces[fake and not forge].draw(rng).window, rng, self.mix.crops)
+    def _face(self, rng: Rng, pair: Rng, fake: bool) -> Example:
+        recording, forge = self._pair(self.faces, pair, self.mix.self_blending, fake)
+        window = _picture_only(recording.window, pair, self.mix.crops)
         if forge:
             window, _ = self_blended(window, rng)
         assert window.face_crops is not None
-        crops = degrade_faces(window.face_crops, rng, self.mix.degrade)
+        crops = degrade_faces(window.face_crops, pair, self.mix.degrade)
         return Example(replace(window, face_crops=crops), Label(face_manipulation=fake))
 
-    def _sync(self, rng: Rng, index: int) -> Example:
-        window = replace(self.talkers.draw(rng).window, face_crops=None, crop_frames=None, crop_landmarks=None)
+    def _sync(self, rng: Rng, _pair: Rng, _fake: bool) -> Example:
+        window = _paced(self.talkers.draw(rng).window, float(rng.uniform(0.85, 1.18)))
         length = int(rng.uniform(2.0, max(2.1, 1.6 * self.mix.longest)) * FRAME_RATE)
         negative = rng.random() < self.mix.negatives
         if negative and rng.random() < 0.5:
             piece = _cut(window, _start(window, length, rng), length)
             other = self._other(window, rng)
-            fake, label = swapped(piece, _cut(other, _start(other, length, rng), length))
-            return Example(_degraded(fake, rng, self.mix.degrade), label)
+            changed, label = swapped(piece, _cut(other, _start(other, length, rng), length))
+            return Example(_degraded(changed, rng, self.mix.degrade), label)
         far = int(rng.integers(4, 21)) * int(rng.choice([-1, 1]))
         lag = far if negative else int(rng.choice([0, 0, 0, -1, 1]))
         piece = _cut_apart(window, _start(window, length, rng), length, lag)
@@ -202,7 +244,9 @@ def _sound_only(window: Window) -> Window:
 
 def _picture_only(window: Window, rng: Rng, crops: int) -> Window:
     """The window without sound, and with `crops` neighbouring face crops."""
-    assert window.face_crops is not None and window.crop_frames is not None and window.crop_landmarks is not None
+    assert (
+        window.face_crops is not None and window.crop_frames is not None and window.crop_landmarks is not None
+    )
     first = int(rng.integers(0, max(1, len(window.face_crops) - crops + 1)))
     some = slice(first, first + crops)
     size = window.face_crops.shape[1]
@@ -239,6 +283,28 @@ def _cut_apart(window: Window, first: int, length: int, lag: int) -> Window:
         found=None if window.found is None else window.found[frames],
         landmarks=None if window.landmarks is None else window.landmarks[frames],
         mouth_crops=None if window.mouth_crops is None else window.mouth_crops[frames],
+    )
+
+
+def _paced(window: Window, factor: float) -> Window:
+    """Mouth and sound played `factor` times as fast, together: other speakers' pace and pitch; no face crops."""
+    assert window.waveform is not None and window.landmarks is not None
+    assert window.speech is not None and window.found is not None
+    steps = int(window.steps / factor)
+    times = np.arange(steps) * factor
+    low = np.minimum(times.astype(int), window.steps - 1)
+    high, share = np.minimum(low + 1, window.steps - 1), (times - low).astype(np.float32)[:, None, None]
+    samples = np.arange(steps * SAMPLE_RATE // FRAME_RATE) * factor
+    waveform = np.interp(samples, np.arange(len(window.waveform)), window.waveform).astype(np.float32)
+    landmarks = window.landmarks[low] * (1 - share) + window.landmarks[high] * share
+    return Window(
+        window.start,
+        window.start + steps / FRAME_RATE,
+        waveform,
+        window.speech[low],
+        window.track,
+        window.found[low],
+        landmarks,
     )
 
 

@@ -45,7 +45,7 @@ CONTRAST, LEAST_CONTRAST = 48.0, 6.0
 """Standard deviation of grey, of 255, that a face is brought to before its sharpness is measured, and the
 least that it is taken to have: a uniform patch is not stretched into noise."""
 MAX_YAW = 50.0
-"""Degrees, as the mesh measures them: it reads low near the profile, where a head turned by 80 measures about 54."""
+"""Degrees, as the mesh measures them: it reads low near the profile, a head turned by 80 shows some 54."""
 FRONTAL_SHARE = 0.25
 """Least share of a track's frames in which the face must be turned by less than that."""
 MIN_SECONDS = 0.5
@@ -226,14 +226,15 @@ class FaceTracker:
         faces = self._follow(frame)
         self._since_look += 1
         first = cut or self._frames == 0
-        if first or self._since_look >= (
-            LOOK_EVERY if faces and len(faces) == len(self._live) else SEARCH_EVERY
-        ):
+        wait = LOOK_EVERY if faces and len(faces) == len(self._live) else SEARCH_EVERY
+        if first or self._since_look >= wait:
             faces += self._search(frame, None if first else self._parts(frame.image))
             self._since_look = 0
-        self._end([track for track in self._live if frame.time - track.last > PATIENCE])
+        if over := [track for track in self._live if frame.time - track.last > PATIENCE]:
+            self._end(over)
         self._frames += 1
-        return faces
+        live = {track.id for track in self._live}
+        return [face for face in faces if face.track in live]
 
     def _follow(self, frame: Frame) -> list[Face]:
         """Where the known faces went."""
@@ -292,9 +293,9 @@ class FaceTracker:
 
     def _track_of(self, mesh: Floats, frame: Frame) -> _Track:
         """The lost track that `mesh` continues, or a new one."""
-        for track in self._live:
-            if track.lost and _near(mesh, track.landmarks, reach=1.0):
-                return track
+        lost = [track for track in self._live if track.lost and _near(mesh, track.landmarks, reach=1.0)]
+        if lost:
+            return max(lost, key=lambda track: overlap(box_of(mesh), box_of(track.landmarks)))
         track = _Track(id=self._ids, start=frame.time, landmarks=mesh, last=frame.time)
         self._ids += 1
         self._live.append(track)

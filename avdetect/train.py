@@ -92,7 +92,9 @@ class ClaimTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """AUC and EER per claim on the validation clips, and the mean AUC as `eval_score`."""
         began = time.perf_counter()
-        results = {f"eval_{name}": value for name, value in validation_metrics(self.model, self.clips).items()}
+        results = {
+            f"eval_{name}": value for name, value in validation_metrics(self.model, self.clips).items()
+        }
         results["eval_runtime"] = time.perf_counter() - began
         self.log(results)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
@@ -220,7 +222,9 @@ def make_trainer(
 def write_facts(run: Path, config: TrainConfig, items: Sequence[Item]) -> None:
     """The recipe as it was run, the environment and the data's fingerprint."""
     (run / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str) + "\n")
-    versions = {name: __import__(name).__version__ for name in ("torch", "torchaudio", "transformers", "numpy", "av")}
+    versions = {
+        name: __import__(name).__version__ for name in ("torch", "torchaudio", "transformers", "numpy", "av")
+    }
     environment = {"python": platform.python_version(), "machine": platform.machine(), **versions}
     (run / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
     (run / "data.json").write_text(json.dumps(fingerprint(config.data, items), indent=1) + "\n")

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -131,7 +130,7 @@ class Item:
     pair_id: str | None = None
     language: str | None = None
     audio_path: Path | None = None
-    extra: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,8 @@ class Face:
     def box(self) -> Floats:
         """[4] left, top, right, bottom of the landmarks, pixels."""
         low, high = self.landmarks[:, :2].min(0), self.landmarks[:, :2].max(0)
-        return np.concatenate([low, high]).astype(np.float32)
+        box: Floats = np.concatenate([low, high]).astype(np.float32)
+        return box
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ class Score:
     offset_frames: float | None = None
 
 
-def score_windows(model: FusionModel, windows: Sequence[Window], claims: Iterable[Claim]) -> dict[Claim, tuple[float, float | None]]:
+def score_windows(
+    model: FusionModel, windows: Sequence[Window], claims: Iterable[Claim]
+) -> dict[Claim, tuple[float, float | None]]:
     """Logit and sound offset of one clip's windows, for those of `claims` that can be assessed."""
     evidence = ClipEvidence()
     with torch.inference_mode():
@@ -60,7 +62,9 @@ def validate(model: FusionModel, clips: Sequence[PreparedClip]) -> list[Score]:
         known = [c for c in (Claim.FACE_MANIPULATION, Claim.VOICE_CLONING) if clip.item.label[c] is not None]
         if not clip.windows or not known:
             continue
-        for claim, (logit, _) in score_windows(model, [_without(w, known) for w in clip.windows], known).items():
+        for claim, (logit, _) in score_windows(
+            model, [_without(w, known) for w in clip.windows], known
+        ).items():
             scores.append(Score(clip.item, claim, logit, bool(clip.item.label[claim])))
     return scores + list(validate_sync(model, clips))
 
@@ -68,11 +72,18 @@ def validate(model: FusionModel, clips: Sequence[PreparedClip]) -> list[Score]:
 def validate_sync(model: FusionModel, clips: Sequence[PreparedClip]) -> Iterator[Score]:
     """Sync scores of clips known to be in sync, true and made wrong."""
     claim = Claim.LIP_SYNC_MISMATCH
-    talkers = [c for c in clips if c.item.label[claim] is False and any(w.track is not None for w in c.windows)]
+    talkers = [
+        c for c in clips if c.item.label[claim] is False and any(w.track is not None for w in c.windows)
+    ]
     for number, clip in enumerate(talkers):
         windows = [_sync_only(w) for w in clip.windows if w.track is not None and w.waveform is not None]
         other = next(
-            (t for t in talkers[number + 1 :] + talkers[:number] if t.item.identities != clip.item.identities), None
+            (
+                t
+                for t in talkers[number + 1 :] + talkers[:number]
+                if t.item.identities != clip.item.identities
+            ),
+            None,
         )
         variants = {"": windows}
         for seconds in SHIFTS:
@@ -98,7 +109,9 @@ def _without(window: Window, claims: Sequence[Claim]) -> Window:
     return replace(window, landmarks=None, found=None, mouth_crops=None)
 
 
-def arrays(scores: Sequence[Score], claim: Claim) -> tuple[Floats, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def arrays(
+    scores: Sequence[Score], claim: Claim
+) -> tuple[Floats, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Logits [N] and labels [N] (True = fake) of one claim."""
     mine = [s for s in scores if s.claim is claim]
     return np.array([s.logit for s in mine], np.float32), np.array([s.fake for s in mine], bool)

@@ -157,7 +157,7 @@ def test_digital_silence_and_damage_are_no_tracebacks(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def with_shortcut(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
-    """Forty clips that differ in nothing but the silence before the fakes; every fourth from the same source."""
+    """Forty clips that differ only in the silence before the fakes; four to a source."""
     folder = tmp_path_factory.mktemp("shortcut")
     return [
         _item(
@@ -269,7 +269,7 @@ def test_help_imports_nothing_heavy() -> None:
     code = (
         "import argparse, sys; from avdetect.data_cli import add_arguments; "
         "add_arguments(argparse.ArgumentParser().add_subparsers()); "
-        "print([name for name in ('numpy', 'pandas', 'torch', 'rich', 'sklearn', 'av') if name in sys.modules])"
+        "print([name for name in ('numpy', 'pandas', 'torch', 'rich', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

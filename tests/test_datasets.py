@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from avdetect.datasets import DATASETS, index, load
+from avdetect.datasets.asvspoof2019 import LA_PARTS, read_cm_protocol
 from avdetect.errors import DatasetError
 from avdetect.manifest import read_manifest, write_manifest
 from avdetect.survey import Survey
@@ -310,40 +312,36 @@ def test_faceforensics_refuses_a_split_list_that_is_none(grow: Callable[[Tree], 
 # Speech
 
 
-@pytest.fixture(scope="module")
-def official_la(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ASVspoof 2019 LA with its official protocols, the whole of train and nothing of dev and eval."""
-    root = tmp_path_factory.mktemp("la")
-    for path in (shared_dir / "fixtures/asvspoof2019").glob("*.cm.*.txt"):
-        (root / path.name).write_bytes(path.read_bytes())
-    (root / "flac").mkdir()
-    for line in (root / "ASVspoof2019.LA.cm.train.trn.txt").read_text().splitlines():
-        (root / "flac" / f"{line.split()[1]}.flac").write_bytes(b"x")
-    return root
+def _official(shared_dir: Path, part: str) -> Path:
+    return next((shared_dir / "fixtures/asvspoof2019").glob(f"ASVspoof2019.LA.cm.{part}.*.txt"))
 
 
-def test_la_official_counts_and_what_a_partial_download_lacks(official_la: Path) -> None:
-    items, survey = index("asvspoof2019-la", official_la)
-    assert len(items) == 25_380
-    assert sum(item.label.voice_cloning is False for item in items) == 2_580
-    assert Counter(item.method for item in items)["A04"] == 3_800
+def test_la_official_counts(shared_dir: Path) -> None:
+    trials = {part: list(read_cm_protocol(_official(shared_dir, part))) for part in ("train", "dev", "eval")}
+    assert [len(rows) for rows in trials.values()] == [25_380, 24_844, 71_237]
+    assert [sum(not row.spoofed for row in rows) for rows in trials.values()] == [2_580, 2_548, 7_355]
+    attacks = Counter(row.attack for row in trials["eval"] if row.attack)
+    assert attacks == {f"A{number:02}": 4_914 for number in range(7, 20)}
+    published = [(part.bonafide, part.spoofed) for part in LA_PARTS]
+    assert published == [(2_580, 22_800), (2_548, 22_296), (7_355, 63_882)]
+
+
+def test_la_partial_download_says_what_is_missing_and_takes_seconds(shared_dir: Path, tmp_path: Path) -> None:
+    for part in ("train", "dev", "eval"):
+        path = _official(shared_dir, part)
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    trials = list(read_cm_protocol(_official(shared_dir, "train")))[:6_000]
+    for trial in trials:
+        (tmp_path / f"{trial.file}.flac").write_bytes(b"x")
+    started = time.process_time()
+    items, survey = index("asvspoof2019-la", tmp_path)
+    assert time.process_time() - started < 5  # 121,461 protocol rows and 6,000 files
+    assert len(items) == 6_000 and {item.split for item in items} == {Split.TRAIN}
     report = survey.report()
     assert "A07\u2013A19: 0 of 63,882 files" in report
-    assert "bona fide in dev: 0 of 2,548 files" in report
+    assert "bona fide in train: 2,580 of 2,580 files" in report
+    assert "A01\u2013A06 in train: 3,420 of 22,800 files" in report
     assert "bona fide in eval: 0 of 7,355 files" in report
-
-
-def test_la_whole_eval_is_indexed_in_seconds(official_la: Path, tmp_path: Path) -> None:
-    protocol = tmp_path / "ASVspoof2019.LA.cm.eval.trl.txt"
-    protocol.write_text((official_la / protocol.name).read_text())
-    links = tmp_path / "eval"
-    links.mkdir()
-    names = [line.split()[1] for line in protocol.read_text().splitlines()]
-    for name in names[:20_000]:
-        (links / f"{name}.flac").write_bytes(b"x")
-    items, _ = index("asvspoof2019-la", tmp_path)
-    assert len(items) == 20_000
-    assert {item.split for item in items} == {Split.TEST}
 
 
 def test_la_system_is_the_fourth_column_and_enrolment_is_left_out(grow: Callable[[Tree], Path]) -> None:

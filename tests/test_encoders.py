@@ -29,6 +29,9 @@ def rows(modality: str, *seconds: float, seed: int = 0) -> list[Tensor]:
     counts = [round(length * UNITS[modality]) for length in seconds]
     if modality == "audio":
         return [0.1 * torch.randn(count, generator=source) for count in counts]
+    if modality == "face":  # shapes that are larger than a pixel
+        coarse = [torch.rand(count, 3, 8, 8, generator=source) for count in counts]
+        return [nn.functional.interpolate(crops, shape[1:], mode="bilinear") for crops in coarse]
     return [torch.rand(count, *shape, generator=source) for count in counts]
 
 
@@ -46,7 +49,9 @@ def built(request: pytest.FixtureRequest) -> Iterator[Built]:
     torch.manual_seed(0)
     encoder = build_encoder(request.param)
     assert isinstance(encoder, nn.Module)
-    encoder.train()
+    for module in encoder.train().modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
     with torch.no_grad():
         encoder(*batch(rows(encoder.modality, 2.0, 1.6, seed=9)))
     yield encoder.eval(), encoder.modality

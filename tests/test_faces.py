@@ -36,8 +36,9 @@ def portrait() -> Image:
     return np.ascontiguousarray(picture[:, :, ::-1])
 
 
-def bundle() -> Path:
-    path = Path(__file__).resolve().parents[2] / "shared" / "weights" / "mediapipe" / "face_landmarker.task"
+@pytest.fixture(scope="module")
+def bundle(shared_dir: Path) -> Path:
+    path = shared_dir / "weights" / "mediapipe" / "face_landmarker.task"
     if not path.is_file():
         pytest.skip(f"no face_landmarker.task at {path}")
     return path
@@ -45,7 +46,8 @@ def bundle() -> Path:
 
 @pytest.fixture(scope="module", params=["wheel", "task"])
 def finder(request: pytest.FixtureRequest) -> Iterator[FaceFinder]:
-    with FaceFinder(bundle() if request.param == "task" else None) as made:
+    task = request.getfixturevalue("bundle") if request.param == "task" else None
+    with FaceFinder(task) as made:
         yield made
 
 
@@ -80,8 +82,8 @@ def test_landmarks_lie_on_the_face(finder: FaceFinder, portrait: Image) -> None:
     assert 160 < right - left < 220 and mesh[152, 1] == pytest.approx(bottom, abs=5)  # 152: the chin
 
 
-def test_both_families_agree(wheel: FaceFinder, portrait: Image) -> None:
-    with FaceFinder(bundle()) as task:
+def test_both_families_agree(wheel: FaceFinder, portrait: Image, bundle: Path) -> None:
+    with FaceFinder(bundle) as task:
         (ours,), (theirs,) = wheel.find(portrait), task.find(portrait)
     assert np.linalg.norm(ours[:, :2] - theirs[:, :2], axis=1).mean() < 0.03 * np.ptp(ours[:, 0])
 
@@ -247,17 +249,18 @@ def test_regions_map_their_centre_to_the_crops() -> None:
 
 
 @pytest.mark.parametrize("task", [False, True])
-def test_nothing_of_mediapipe_s_reaches_the_terminal(task: bool) -> None:
-    code = f"""
+def test_nothing_of_mediapipe_s_reaches_the_terminal(task: bool, request: pytest.FixtureRequest) -> None:
+    code = """
 import sys, cv2
 from pathlib import Path
 from avdetect.faces import FaceFinder
-with FaceFinder({str(bundle())!r} and Path({str(bundle())!r}) if {task} else None) as finder:
-    found = finder.find(cv2.imread({str(PORTRAIT)!r})[:, :, ::-1])
-print(len(found))
+with FaceFinder(*map(Path, sys.argv[2:])) as finder:
+    print(len(finder.find(cv2.imread(sys.argv[1])[:, :, ::-1])))
 print("still there", file=sys.stderr)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    bundles = [str(request.getfixturevalue("bundle"))] if task else []
+    command = [sys.executable, "-c", code, str(PORTRAIT), *bundles]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("1\n", "still there\n")
 
 

@@ -8,9 +8,15 @@ from avdetect.synchrony import Synchrony, SynchronyCurve
 from avdetect.types import FRAME_RATE, EncoderOutput
 from torch import Tensor
 
+
 LAGS = 10
 STEPS = 100
 DIM = 16
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -32,8 +38,8 @@ def output(*rows: Tensor, lengths: list[int] | None = None) -> EncoderOutput:
     return EncoderOutput(torch.stack(rows), torch.tensor(lengths or [len(r) for r in rows]), FRAME_RATE)
 
 
-def compare(lips: EncoderOutput, speech: EncoderOutput, **masks: Tensor) -> SynchronyCurve:
-    curve: SynchronyCurve = Synchrony(LAGS)(lips, speech, masks.get("spoken"), masks.get("found"))
+def compare(lips: EncoderOutput, speech: EncoderOutput, found: Tensor | None = None) -> SynchronyCurve:
+    curve: SynchronyCurve = Synchrony(LAGS)(lips, speech, found)
     return curve
 
 
@@ -119,8 +125,6 @@ def test_local_logits_follow_the_clip() -> None:
     curve = compare(output(mouth), output(speech))
     logits, valid = sync.local_logits(curve, 80, 5.0, reach=25)
     assert logits.shape == valid.shape == (1, 80) and valid.all()
-    whole = sync.features(curve.total, curve.weight)[0]
-    assert whole.isfinite().all()
     first, second = logits[0, 6:30], logits[0, 50:74]
     assert (first.mean() - second.mean()).abs() > 3 * first.std()
 
@@ -138,7 +142,11 @@ def test_the_contrastive_loss_prefers_the_true_lag() -> None:
     mouths = [unit(STEPS, DIM, seed=seed) for seed in range(3)]
     curve = compare(output(*mouths), output(*(delayed(m, 4) for m in mouths)))
     sync = Synchrony(LAGS)
-    losses = {lag: float(sync.contrastive_loss(curve, torch.full((3,), float(lag)))) for lag in range(-LAGS, LAGS + 1)}
+    with torch.no_grad():
+        losses = {
+            lag: sync.contrastive_loss(curve, torch.full((3,), float(lag))).item()
+            for lag in range(-LAGS, LAGS + 1)
+        }
     assert min(losses, key=losses.__getitem__) == 4
     assert losses[4] < 0.5 < losses[3]
 
@@ -149,16 +157,16 @@ def test_the_contrastive_loss_sets_other_peoples_voices_against_a_mouth() -> Non
     zero = torch.zeros(2)
     own = sync.contrastive_loss(compare(output(*mouths), output(*mouths)), zero)
     both_alike = compare(output(mouths[0], mouths[0]), output(mouths[0], mouths[0]))
-    assert float(sync.contrastive_loss(both_alike, zero)) > float(own) + 0.3
+    assert sync.contrastive_loss(both_alike, zero).item() > own.item() + 0.3
 
 
 def test_rows_of_unknown_lag_or_without_evidence_teach_nothing() -> None:
     mouth = unit(STEPS, DIM)
     sync = Synchrony(LAGS)
     curve = compare(output(mouth), output(mouth))
-    assert float(sync.contrastive_loss(curve, torch.tensor([float("nan")]))) == 0
+    assert sync.contrastive_loss(curve, torch.tensor([float("nan")])).item() == 0
     short = compare(output(mouth[:10]), output(mouth[:10]))
-    assert float(sync.contrastive_loss(short, torch.tensor([0.0]))) == 0
+    assert sync.contrastive_loss(short, torch.tensor([0.0])).item() == 0
 
 
 def test_empty_and_silent_rows_give_finite_gradients() -> None:
@@ -169,7 +177,6 @@ def test_empty_and_silent_rows_give_finite_gradients() -> None:
     curve = sync(
         EncoderOutput(lips, torch.tensor([STEPS, 0, STEPS]), FRAME_RATE),
         EncoderOutput(speech, torch.tensor([STEPS, STEPS, STEPS]), FRAME_RATE),
-        None,
         None,
     )
     local, valid = sync.local_logits(curve, 20, 5.0)

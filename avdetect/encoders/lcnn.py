@@ -10,20 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-import avdetect.compat  # noqa: F401  (must stand before torchaudio)
 from avdetect.encoders.masking import step_mask
+from avdetect.encoders.spectra import FFT, hann, linear_bands
 from avdetect.types import SAMPLE_RATE, EncoderOutput
 
 HOP = 160
 WINDOW = 400
-FFT = 512
-
-
-def linear_bands(bands: int, low: float = 60.0, high: float = 7800.0) -> Tensor:
-    """Triangular filters [FFT // 2 + 1, bands], evenly spaced from `low` to `high` Hz."""
-    from torchaudio.functional import linear_fbanks
-
-    return linear_fbanks(FFT // 2 + 1, low, high, bands, SAMPLE_RATE)
+SHORTEST = 8 * HOP
+"""Samples of one step: strides and pools need as many."""
+LOW, HIGH = 60.0, 7800.0
+"""Hertz: no DC, no rumble, and nothing near the band's end, where resamplers differ."""
 
 
 class LinearSpectrum(nn.Module):
@@ -31,24 +27,19 @@ class LinearSpectrum(nn.Module):
 
     def __init__(self, bands: int = 96) -> None:
         super().__init__()
-        self.register_buffer("bands", linear_bands(bands), persistent=False)
-        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        self.bands = bands
 
     @torch.autocast("cpu", enabled=False)
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Also gives the number of valid frames [B]; frames beyond it are zero."""
-        waveform = waveform.float()
+        waveform = waveform.float() * step_mask(waveform.shape[1], lengths)
+        window = hann(WINDOW, waveform.device)
         spectrum = torch.stft(
-            waveform,
-            FFT,
-            HOP,
-            WINDOW,
-            self.window.float(),
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
+            waveform, FFT, HOP, WINDOW, window, center=True, pad_mode="constant", return_complex=True
         )
-        energy = spectrum.abs().square().transpose(1, 2) @ self.bands.float()
+        energy = spectrum.abs().square().transpose(1, 2) @ linear_bands(
+            self.bands, LOW, HIGH, waveform.device
+        )
         frames = torch.div(lengths, HOP, rounding_mode="floor").clamp(1, energy.shape[1])
         mask = torch.arange(energy.shape[1], device=energy.device)[None] < frames[:, None]
         level = (energy * mask[..., None]).sum((1, 2)) / (frames * energy.shape[2])
@@ -95,7 +86,8 @@ class LightCNN(nn.Module):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> EncoderOutput:
         """Features of speech `inputs` [B, S] at 16 kHz; `lengths` [B] in samples."""
-        x, frames = self.spectrum(inputs, lengths)
+        short = max(0, SHORTEST - inputs.shape[1])
+        x, frames = self.spectrum(nn.functional.pad(inputs, (0, short)), lengths)
         x = x[:, None].to(self.project.weight.dtype)
         steps = frames
         for index, block in enumerate(self.blocks):

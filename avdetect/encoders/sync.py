@@ -10,12 +10,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-import avdetect.compat  # noqa: F401  (must stand before torchaudio)
 from avdetect.encoders.masking import step_mask
+from avdetect.encoders.spectra import FFT, hann, mel_bands
 from avdetect.types import FRAME_RATE, SAMPLE_RATE, EncoderOutput
 
 HOP = SAMPLE_RATE // (4 * FRAME_RATE)
-FFT = 512
+
+
+def _another_mouth(x: Tensor) -> Tensor:
+    """Training only: wider, flatter, noisier mouths than were filmed; [B, T, P] with x and y in turn."""
+    batch, _, points = x.shape
+    size = torch.empty(batch, 1, 1, 2, device=x.device).uniform_(0.5, 1.5)
+    shape = 1 + 0.15 * torch.randn(batch, 1, points, device=x.device)
+    noise = 0.06 * torch.rand(batch, 1, 1, device=x.device) * torch.randn_like(x)
+    return (x.unflatten(2, (points // 2, 2)) * size).flatten(2) * shape + noise
+
+
+def _another_voice(x: Tensor) -> Tensor:
+    """Training only: coloured and with missing bands and moments [B, F, T], after SpecAugment (Park et al., 2019)."""
+    batch, bands, steps = x.shape
+    knots = 0.4 * torch.randn(batch, 1, 6, device=x.device)
+    x = x * torch.empty(batch, 1, 1, device=x.device).uniform_(0.7, 1.3)
+    x = x + nn.functional.interpolate(knots, bands, mode="linear").transpose(1, 2) * (x != 0)
+    for axis, most in ((1, bands // 4), (2, 24)):
+        start = torch.randint(0, x.shape[axis], (batch,), device=x.device)
+        width = torch.randint(0, most + 1, (batch,), device=x.device)
+        place = torch.arange(x.shape[axis], device=x.device)[None]
+        keep = (place < start[:, None]) | (place >= (start + width)[:, None])
+        x = x * (keep[:, :, None] if axis == 1 else keep[:, None, :])
+    return x
 
 
 class TemporalBlock(nn.Module):
@@ -54,7 +77,7 @@ class LipMotion(nn.Module):
     modality = "mouth"
 
     def __init__(
-        self, points: int = 138, width: int = 128, dim: int = 64, layers: int = 3, dropout: float = 0.2
+        self, points: int = 92, width: int = 112, dim: int = 64, layers: int = 3, dropout: float = 0.25
     ) -> None:
         super().__init__()
         self.dim = dim
@@ -67,6 +90,8 @@ class LipMotion(nn.Module):
         mask = step_mask(inputs.shape[1], lengths)[..., None].to(inputs.dtype)
         mean = (inputs * mask).sum(1, keepdim=True) / lengths.clamp_min(1)[:, None, None]
         x = (inputs - mean) * mask * 10
+        if self.training:
+            x = _another_mouth(x) * mask
         speed = torch.diff(x, dim=1, prepend=x[:, :1]) * 3 * mask
         x = self.project(torch.cat([x, speed], -1)) * mask
         for block in self.blocks:
@@ -80,15 +105,11 @@ class SyncSpeech(nn.Module):
     modality = "audio"
 
     def __init__(
-        self, bands: int = 48, width: int = 128, dim: int = 64, layers: int = 3, dropout: float = 0.2
+        self, bands: int = 48, width: int = 112, dim: int = 64, layers: int = 3, dropout: float = 0.25
     ) -> None:
         super().__init__()
-        from torchaudio.functional import melscale_fbanks
-
         self.dim = dim
-        filters = melscale_fbanks(FFT // 2 + 1, 60.0, 7600.0, bands, SAMPLE_RATE)
-        self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("window", torch.hann_window(FFT), persistent=False)
+        self.bands = bands
         self.stem = nn.Conv1d(bands, width, 4, stride=4)
         self.blocks = nn.ModuleList(TemporalBlock(width, 5, dropout) for _ in range(layers))
         self.out = GatedUnit(width, dim)
@@ -97,8 +118,10 @@ class SyncSpeech(nn.Module):
     def _spectrum(self, waveform: Tensor, frames: Tensor, steps: int) -> Tensor:
         """[B, bands, steps], frame k centred on sample (k + 1/2) HOP, mean removed, zero beyond `frames`."""
         waveform = nn.functional.pad(waveform.float(), (FFT // 2 - HOP // 2, FFT))
-        spectrum = torch.stft(waveform, FFT, HOP, FFT, self.window.float(), center=False, return_complex=True)
-        energy = spectrum[..., :steps].abs().square().transpose(1, 2) @ self.filters.float()
+        window = hann(FFT, waveform.device)
+        spectrum = torch.stft(waveform, FFT, HOP, FFT, window, center=False, return_complex=True)
+        bands = mel_bands(self.bands, 60.0, 7600.0, waveform.device)
+        energy = spectrum[..., :steps].abs().square().transpose(1, 2) @ bands
         mask = step_mask(steps, frames)[..., None]
         level = (energy * mask).sum((1, 2)) / (frames.clamp_min(1) * energy.shape[2])
         energy = (energy / level.clamp_min(1e-10)[:, None, None] + 1e-4).log() * mask
@@ -109,7 +132,11 @@ class SyncSpeech(nn.Module):
         """Features of speech `inputs` [B, S] at 16 kHz; `lengths` [B] in samples."""
         steps = torch.div(lengths, 4 * HOP, rounding_mode="floor")
         total = inputs.shape[1] // (4 * HOP)
-        x = self._spectrum(inputs, 4 * steps, 4 * total).to(self.stem.weight.dtype)
+        inputs = inputs * step_mask(inputs.shape[1], lengths)
+        x = self._spectrum(inputs, 4 * steps, 4 * total)
+        if self.training:
+            x = _another_voice(x)
+        x = x.to(self.stem.weight.dtype)
         mask = step_mask(total, steps)[..., None].to(x.dtype)
         x = self.stem(x).transpose(1, 2) * mask
         for block in self.blocks:

@@ -19,13 +19,17 @@ class TimeDelayNetwork(nn.Module):
 
     modality = "audio"
 
-    def __init__(self, bands: int = 128, width: int = 128, dim: int = 64, layers: int = 4, dropout: float = 0.2) -> None:
+    def __init__(
+        self, bands: int = 128, width: int = 128, dim: int = 64, layers: int = 4, dropout: float = 0.2
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.spectrum = LinearSpectrum(bands)
         self.stem = nn.Conv1d(bands, width, 5, stride=2, padding=2)
         self.down = nn.Conv1d(width, width, 4, stride=2, padding=1)
-        self.blocks = nn.ModuleList(TemporalBlock(width, 3, dropout, dilation=1 + k % 3) for k in range(layers))
+        self.blocks = nn.ModuleList(
+            TemporalBlock(width, 3, dropout, dilation=1 + k % 3) for k in range(layers)
+        )
         self.project = nn.Linear(width, dim)
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> EncoderOutput:

@@ -13,7 +13,9 @@ Rng = np.random.Generator
 
 def shifted(window: Window, rng: Rng, least: float = 0.16, most: float = 1.0) -> tuple[Window, Label]:
     """The sound late or early by `least` to `most` seconds, with silence where it ran out; needs `waveform`."""
-    frames = int(rng.integers(round(least * FRAME_RATE), round(most * FRAME_RATE) + 1)) * int(rng.choice([-1, 1]))
+    frames = int(rng.integers(round(least * FRAME_RATE), round(most * FRAME_RATE) + 1)) * int(
+        rng.choice([-1, 1])
+    )
     return shift(window, frames), Label(lip_sync_mismatch=abs(frames) >= 4 or None)
 
 

@@ -20,9 +20,76 @@ Rng = np.random.Generator
 
 REGIONS: dict[str, tuple[int, ...]] = {
     "face": (),
-    "lower": (234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323, 454, 4),
-    "mouth": (57, 186, 92, 165, 167, 164, 393, 391, 322, 410, 287, 273, 335, 406, 313, 18, 83, 182, 106, 43, 200),
-    "inner": (70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 454, 361, 435, 364, 394, 152, 169, 135, 215, 132, 234),
+    "lower": (
+        234,
+        93,
+        132,
+        58,
+        172,
+        136,
+        150,
+        149,
+        176,
+        148,
+        152,
+        377,
+        400,
+        378,
+        379,
+        365,
+        397,
+        288,
+        361,
+        323,
+        454,
+        4,
+    ),
+    "mouth": (
+        57,
+        186,
+        92,
+        165,
+        167,
+        164,
+        393,
+        391,
+        322,
+        410,
+        287,
+        273,
+        335,
+        406,
+        313,
+        18,
+        83,
+        182,
+        106,
+        43,
+        200,
+    ),
+    "inner": (
+        70,
+        63,
+        105,
+        66,
+        107,
+        336,
+        296,
+        334,
+        293,
+        300,
+        454,
+        361,
+        435,
+        364,
+        394,
+        152,
+        169,
+        135,
+        215,
+        132,
+        234,
+    ),
 }
 """Landmarks whose hull is blended; an empty tuple means all of them."""
 
@@ -69,7 +136,9 @@ def self_blended(window: Window, rng: Rng) -> tuple[Window, Label]:
     inner, outer = (crops, _changed(crops, rng)) if rng.random() < 0.4 else (_changed(crops, rng), crops)
     region = str(rng.choice(list(REGIONS), p=[0.45, 0.2, 0.2, 0.15]))
     points = landmarks[:, REGIONS[region]] if REGIONS[region] else landmarks
-    place = cv2.getRotationMatrix2D((size / 2, size / 2), float(rng.normal(0, 1.5)), float(rng.uniform(0.96, 1.04)))
+    place = cv2.getRotationMatrix2D(
+        (size / 2, size / 2), float(rng.normal(0, 1.5)), float(rng.uniform(0.96, 1.04))
+    )
     place[:, 2] += rng.normal(0, 0.012 * size, 2)
     bend, soft = _bend(size, rng, 0.03 * size), float(rng.uniform(1.0, 0.06 * size))
     grow, flicker = float(rng.uniform(0.85, 1.12)), float(rng.choice([0.0, 0.0, 0.004, 0.01]))

@@ -1,0 +1,38 @@
+"""Filter banks and windows, made once per device. Not buffers: a model is built on the meta device when it is loaded."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+import avdetect.compat  # noqa: F401  (must stand before torchaudio)
+from avdetect.types import SAMPLE_RATE
+
+FFT = 512
+"""Points of every short-time transform at 16 kHz: 32 ms."""
+
+
+@cache
+def linear_bands(bands: int, low: float, high: float, device: torch.device) -> Tensor:
+    """Triangular filters [FFT // 2 + 1, bands], evenly spaced from `low` to `high` Hz."""
+    from torchaudio.functional import linear_fbanks
+
+    filters: Tensor = linear_fbanks(FFT // 2 + 1, low, high, bands, SAMPLE_RATE)
+    return filters.to(device)
+
+
+@cache
+def mel_bands(bands: int, low: float, high: float, device: torch.device) -> Tensor:
+    """Triangular filters [FFT // 2 + 1, bands], evenly spaced on the mel scale from `low` to `high` Hz."""
+    from torchaudio.functional import melscale_fbanks
+
+    filters: Tensor = melscale_fbanks(FFT // 2 + 1, low, high, bands, SAMPLE_RATE)
+    return filters.to(device)
+
+
+@cache
+def hann(length: int, device: torch.device) -> Tensor:
+    """A Hann window [length]."""
+    return torch.hann_window(length, device=device)
