@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from avdetect.batch import LIPS
 from avdetect.encoders import ENCODERS, build_encoder
 from avdetect.errors import ConfigError
 from avdetect.types import FRAME_RATE, SAMPLE_RATE, EncoderOutput
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 UNITS = {"audio": SAMPLE_RATE, "mouth": FRAME_RATE, "face": 5}
 """Input units per second of each modality."""
-SHAPES = {"audio": (), "mouth": (138,), "face": (3, 64, 64)}
+SHAPES = {"audio": (), "mouth": (2 * len(LIPS),), "face": (3, 64, 64)}
 SHORTEST = {"audio": SAMPLE_RATE // FRAME_RATE, "mouth": 1, "face": 1}
 """The least that `batch.collate` ever gives: one frame of the video grid."""
 

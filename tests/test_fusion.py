@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from avdetect.batch import LIPS
 from avdetect.errors import ConfigError
 from avdetect.fusion import STEP_RATE, FusionConfig, FusionModel, FusionOutput, resample_steps, soft_maximum
 from avdetect.types import CLAIMS, Claim, EncoderOutput
@@ -49,7 +50,7 @@ def make_batch(size: int = 2, seconds: float = 3.0, seed: int = 0) -> dict[str, 
         "waveform": 0.1 * torch.randn(size, frames * 640, generator=source),
         "waveform_lengths": torch.full((size,), frames * 640),
         "speech": torch.ones(size, frames, dtype=torch.bool),
-        "mouth": torch.randn(size, frames, 138, generator=source) * 0.1,
+        "mouth": torch.randn(size, frames, 2 * len(LIPS), generator=source) * 0.1,
         "mouth_lengths": torch.full((size,), frames),
         "found": torch.ones(size, frames, dtype=torch.bool),
         "faces": torch.randint(0, 256, (size, crops, 3, 32, 32), generator=source, dtype=torch.uint8),
