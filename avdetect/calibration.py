@@ -1,8 +1,8 @@
 """Logits to probabilities, and where a probability is enough for a verdict.
 
 Platt scaling (Platt, 1999) per claim on held-out clips, classes weighted alike, so that the probabilities speak of even
-odds. Thresholds are set for stated error rates on the same clips: at or above `high` at most FALSE_ALARMS of real clips,
-below `low` at most MISSES of fake ones; between them the answer is "inconclusive".
+odds. Thresholds are set for stated error rates on the same clips: at or above `high` at most FALSE_ALARMS of real
+clips, below `low` at most MISSES of fake ones; between them the answer is "inconclusive".
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from avdetect.types import CLAIMS, Floats
+from avdetect.types import CLAIMS, Bools, Floats
 from avdetect.validation import Score, arrays
 
 FALSE_ALARMS = 0.015
@@ -21,7 +21,7 @@ MISSES = 0.15
 """Share of fake clips that may be passed as clean on one claim."""
 
 
-def platt(logits: Floats, fake: np.ndarray) -> dict[str, float]:
+def platt(logits: Floats, fake: Bools) -> dict[str, float]:
     """Scale and bias of sigmoid(scale * logit + bias), fitted with both classes weighted alike."""
     from sklearn.linear_model import LogisticRegression
 
@@ -29,7 +29,7 @@ def platt(logits: Floats, fake: np.ndarray) -> dict[str, float]:
     return {"scale": float(max(fit.coef_[0, 0], 1e-3)), "bias": float(fit.intercept_[0])}
 
 
-def thresholds(probabilities: Floats, fake: np.ndarray) -> dict[str, float]:
+def thresholds(probabilities: Floats, fake: Bools) -> dict[str, float]:
     """`low` and `high` for the stated error rates; never out of order."""
     real, fakes = np.sort(probabilities[~fake]), np.sort(probabilities[fake])
     allowed = int(FALSE_ALARMS * len(real))

@@ -38,7 +38,7 @@ def _forget_torchaudio() -> None:
 def ensure_torchaudio() -> None:
     """Import torchaudio, without its compiled extension where that cannot be loaded. Cheap when already done."""
     try:
-        import torchaudio  # noqa: F401
+        import torchaudio
     except OSError:
         _forget_torchaudio()
         sys.modules["torchaudio._extension"] = _stand_in()

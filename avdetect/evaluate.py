@@ -77,10 +77,25 @@ def read_rows(path: Path) -> list[Row]:
         reader = csv.DictReader(file)
         if reader.fieldnames != [f.name for f in fields(Row)]:
             raise DatasetError(f"{path}: holds no evaluation rows; give another --csv file")
-        return [
-            Row(**{**raw, "fake": int(raw["fake"]), "score": float(raw["score"]) if raw["score"] else None})
-            for raw in reader
-        ]
+        rows = []
+        for raw in reader:
+            try:
+                rows.append(_row(raw))
+            except ValueError as error:
+                raise DatasetError(
+                    f"{path}: line {reader.line_num} cannot be read ({error}); remove it"
+                ) from None
+        return rows
+
+
+def _row(raw: dict[str, str | None]) -> Row:
+    cells = {name: value for name, value in raw.items() if value is not None}
+    if len(cells) < len(fields(Row)):
+        raise ValueError("it was cut off")
+    fake, score = int(cells.pop("fake")), cells.pop("score")
+    path, claim, verdict, reason, method, identity, source = cells.values()
+    known = float(score) if score else None
+    return Row(path, claim, fake, known, verdict, reason, method, identity, source)
 
 
 def evaluate(
@@ -92,15 +107,17 @@ def evaluate(
         for row in read_rows(csv_path):
             done.setdefault(row.path, []).append(row)
     writer = _Writer(csv_path, fresh=not done) if csv_path is not None else None
-    for item in items:
-        rows = done.get(str(item.path))
-        if rows is None:
-            rows = list(rows_of(item, detector.detect(item.path), claims))
-            if writer is not None:
-                writer.write(rows)
-        yield rows
-    if writer is not None:
-        writer.close()
+    try:
+        for item in items:
+            rows = done.get(str(item.path))
+            if rows is None:
+                rows = list(rows_of(item, detector.detect(item.path), claims))
+                if writer is not None:
+                    writer.write(rows)
+            yield rows
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 class _Writer:

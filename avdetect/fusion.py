@@ -6,6 +6,9 @@ so absence is never read as "real". Each claim reads only the streams that the c
 
 from __future__ import annotations
 
+import avdetect.compat  # noqa: F401  (must stand before transformers)
+
+# isort: split
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,15 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
-import avdetect.compat  # noqa: F401  (must stand before transformers)
 from avdetect.encoders import build_encoder
 from avdetect.encoders.masking import step_mask
 from avdetect.errors import ConfigError
 from avdetect.synchrony import Synchrony, SynchronyCurve
 from avdetect.types import CLAIMS, FRAME_RATE, Claim, EncoderOutput
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
 
 STEP_RATE = 5.0
 """Steps per second of the time axis on which streams are fused."""
@@ -73,7 +75,9 @@ class FusionConfig(PreTrainedConfig):
             for stream in streams:
                 if stream != SYNC and stream not in self.streams:
                     hint = _hint(stream, self.streams)
-                    raise ConfigError(f"claim '{claim}' reads the stream '{stream}', which is not configured; {hint}")
+                    raise ConfigError(
+                        f"claim '{claim}' reads the stream '{stream}', which is not configured; {hint}"
+                    )
                 if stream == SYNC and not {"lips", "speech"} <= set(self.streams):
                     raise ConfigError("the stream 'sync' compares 'lips' with 'speech': configure both")
 
@@ -224,7 +228,7 @@ class FusionModel(PreTrainedModel):
         labels: Tensor | None = None,
         true_lag: Tensor | None = None,
     ) -> FusionOutput:
-        """waveform [B, S] and lengths in samples (0: no sound); speech [B, T] where someone speaks;
+        """Waveform [B, S] and lengths in samples (0: no sound); speech [B, T] where someone speaks;
 
         mouth [B, T, P] and lengths in frames; found [B, T]; faces [B, N, 3, H, W] uint8 or 0..1 and lengths in crops;
         labels [B, C] in {0, 1, nan}; true_lag [B] frames by which the sound is late, nan where unknown.

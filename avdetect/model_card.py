@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from avdetect.fusion import FusionModel
 from avdetect.summary import summary
 from avdetect.types import CLAIMS, Claim
 from avdetect.validation import Score
-
-if TYPE_CHECKING:
-    from avdetect.train import TrainConfig
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
 
@@ -73,7 +70,7 @@ def results(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:
     return out
 
 
-def write_card(model: FusionModel, scores: Sequence[Score], config: TrainConfig, run: Path) -> None:
+def write_card(model: FusionModel, scores: Sequence[Score], run: Path) -> None:
     """README.md and results.json beside the weights."""
     from jinja2 import Environment, StrictUndefined
 
@@ -84,7 +81,6 @@ def write_card(model: FusionModel, scores: Sequence[Score], config: TrainConfig,
         TEMPLATE.read_text(encoding="utf-8")
     )
     card = template.render(
-        config=config,
         model=model.config,
         parameters=sum(p.numel() for p in model.parameters()),
         table=table,

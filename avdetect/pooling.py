@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from avdetect.fusion import STEP_RATE, FusionModel, FusionOutput
-from avdetect.types import CLAIMS, Bytes, Claim, Floats, Window
+from avdetect.types import CLAIMS, FRAME_RATE, Bytes, Claim, Floats, Window
 from avdetect.windows import overlap_add
 
 MIN_OVERLAP_STEPS = 38
-"""Frames (1.5 s) in which a mouth was seen while sound was there, below which lip-sync isn't assessed."""
+"""Frames (1.5 s) in which a mouth was seen while someone spoke, below which lip-sync isn't assessed."""
+PICTURE_SIDE = 112
+"""Pixels of the pictures that are kept of a face's worst moments."""
+MAX_PICTURED = 64
+"""Faces of which pictures are kept, the most suspicious: a film has thousands of shots."""
 
 Piece = tuple[float, Floats, NDArray[np.bool_]]
 
@@ -26,6 +32,17 @@ class TrackEvidence:
     curve: torch.Tensor | None = None
     weight: torch.Tensor | None = None
     worst: list[tuple[float, float, Bytes]] = field(default_factory=list)
+    talked: int = 0
+    counted: int = 0
+
+    def count_talk(self, window: Window) -> None:
+        """Counts the frames in which the mouth was seen while someone spoke, each once although windows overlap."""
+        if window.found is None or window.waveform is None:
+            return
+        both = window.found if window.speech is None else window.found & window.speech
+        first = round(window.start * FRAME_RATE)
+        self.talked += int(both[max(0, self.counted - first) :].sum())
+        self.counted = max(self.counted, first + len(both))
 
     def add_curve(self, curve: torch.Tensor, weight: torch.Tensor) -> None:
         """Sums lip/speech similarity over windows."""
@@ -35,12 +52,15 @@ class TrackEvidence:
     def note_picture(self, logit: float, time: float, crop: Bytes, keep: int = 3) -> None:
         """Keeps the crops of the windows with the highest logits."""
         if len(self.worst) < keep or logit > self.worst[-1][0]:
-            self.worst = sorted([*self.worst, (logit, time, crop)], key=lambda item: -item[0])[:keep]
+            # a small copy: a view would keep all crops of its window in memory
+            small = cv2.resize(crop, (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_AREA)
+            picture: Bytes = np.asarray(small, np.uint8)
+            self.worst = sorted([*self.worst, (logit, time, picture)], key=lambda item: -item[0])[:keep]
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """A claim's logit over the clip for one face or for the voice, and its curve: STEP_RATE steps per second."""
+    """A claim's logit over the clip for one face or for the voice, and its curve: STEP_RATE steps a second."""
 
     logit: float
     curve: Floats
@@ -76,11 +96,19 @@ class ClipEvidence:
             if window.waveform is not None:
                 self.voiced.add(window.start)
             self._note_face(window, evidence, output, row)
+        self._drop_pictures()
+
+    def _drop_pictures(self) -> None:
+        """Keeps the pictures of the most suspicious faces only."""
+        pictured = [evidence for evidence in self.tracks.values() if evidence.worst]
+        for evidence in sorted(pictured, key=lambda one: -one.worst[0][0])[MAX_PICTURED:]:
+            evidence.worst = []
 
     @staticmethod
     def _note_face(window: Window, evidence: TrackEvidence, output: FusionOutput, row: int) -> None:
         if window.track is None:
             return
+        evidence.count_talk(window)
         if output.curve is not None and output.curve_weight is not None:
             evidence.add_curve(output.curve[row].float().cpu(), output.curve_weight[row].float().cpu())
         if (
@@ -90,26 +118,32 @@ class ClipEvidence:
         ):
             middle = len(window.face_crops) // 2
             logit = float(output.clip_logits[row, CLAIMS.index(Claim.FACE_MANIPULATION)])
-            time = window.start + float(window.crop_frames[middle]) / 25
+            time = window.start + float(window.crop_frames[middle]) / FRAME_RATE
             evidence.note_picture(logit, time, window.face_crops[middle])
 
     def pool(self, model: FusionModel, claim: Claim, duration: float, usable: set[int]) -> Pooled | None:
         """The clip's evidence on a claim; None where no window had any.
 
-        Of several faces the most suspicious one speaks for `face_manipulation`; for `lip_sync_mismatch` the one
-        that fits the speech best does, since the others may simply not be the speaker.
+        Of several faces the most suspicious one speaks for `face_manipulation`; for `lip_sync_mismatch` the
+        one that fits the speech best does, since the others may simply not be the speaker.
         """
         if claim is Claim.VOICE_CLONING:
-            found = [self._pool_steps(model, claim, duration, None)]
-        elif claim is Claim.FACE_MANIPULATION:
-            found = [self._pool_steps(model, claim, duration, track) for track in sorted(usable)]
-        else:
-            found = [self._pool_curve(model, duration, track) for track in sorted(usable)]
-        pooled = [one for one in found if one is not None]
-        if not pooled:
-            return None
+            return self._pool_steps(model, claim, duration, None)
+        found = self._pool_faces(model, claim, duration, usable)
         pick = min if claim is Claim.LIP_SYNC_MISMATCH else max
-        return pick(pooled, key=lambda one: one.logit)
+        return pick(found, key=lambda one: one.logit, default=None)
+
+    def _pool_faces(
+        self, model: FusionModel, claim: Claim, duration: float, usable: set[int]
+    ) -> Iterator[Pooled]:
+        """One at a time: the curves of a film's thousand faces would fill the memory."""
+        for track in sorted(usable):
+            if claim is Claim.LIP_SYNC_MISMATCH:
+                pooled = self._pool_curve(model, duration, track)
+            else:
+                pooled = self._pool_steps(model, claim, duration, track)
+            if pooled is not None:
+                yield pooled
 
     def _pool_steps(
         self, model: FusionModel, claim: Claim, duration: float, track: int | None
@@ -118,15 +152,17 @@ class ClipEvidence:
         curve, valid = overlap_add(pieces, duration, STEP_RATE)
         if not valid.any():
             return None
-        return Pooled(model.pool(torch.from_numpy(curve[valid]), claim), curve, valid, track)
+        steps = torch.from_numpy(curve[valid]).to(model.device)
+        return Pooled(model.pool(steps, claim), curve, valid, track)
 
     def _pool_curve(self, model: FusionModel, duration: float, track: int) -> Pooled | None:
         evidence = self.tracks.get(track)
         if evidence is None or evidence.curve is None or evidence.weight is None:
             return None
-        if float(evidence.weight.max()) < MIN_OVERLAP_STEPS:
+        if evidence.talked < MIN_OVERLAP_STEPS:
             return None
         curve, valid = overlap_add(evidence.pieces[Claim.LIP_SYNC_MISMATCH], duration, STEP_RATE)
-        logit = float(model.synchrony.logit(evidence.curve, evidence.weight).detach())
-        offset = float(model.synchrony.offset(evidence.curve, evidence.weight).detach())
+        similarity, weight = evidence.curve.to(model.device), evidence.weight.to(model.device)
+        logit = float(model.synchrony.logit(similarity, weight).detach())
+        offset = float(model.synchrony.offset(similarity, weight).detach())
         return Pooled(logit, curve, valid, track, offset)

@@ -22,7 +22,7 @@ from avdetect.errors import InputError
 from avdetect.types import Item, Window
 from avdetect.windows import CROP_EVERY, WindowSettings, prepare
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever `prepare` gives something else for the same clip and settings."""
 ARRAYS = (
     "waveform",
@@ -94,7 +94,7 @@ def prepare_cached(item: Item, cache: Path, settings: WindowSettings) -> Prepare
     if target.is_file():
         try:
             return PreparedClip(item, _load(target))
-        except (SafetensorError, KeyError, ValueError):
+        except (SafetensorError, KeyError, TypeError, ValueError):
             target.unlink()  # written by a machine that died: made anew below
     try:
         prepared = prepare(item.path, settings)

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from avdetect.augment import degrade_audio
 from avdetect.augment_faces import degrade_faces
 from avdetect.batch import collate, label_row, mirrored
+from avdetect.errors import ConfigError
 from avdetect.forgeries.desync import swapped
 from avdetect.forgeries.resynthesis import resynthesise
 from avdetect.forgeries.self_blending import self_blended
@@ -162,7 +163,17 @@ class ExampleSet(Dataset[Example]):
         self.faces = pairs(Claim.FACE_MANIPULATION, lambda window: window.face_crops is not None)
         in_sync = pool(Claim.LIP_SYNC_MISMATCH, False)
         self.talkers = Pool([r for r in in_sync if _has_speech(r.window) and _has_mouth(r.window)])
+        self._check()
         self.kinds = [self._voice] * mix.voice + [self._face] * mix.face + [self._sync] * mix.sync
+
+    def _check(self) -> None:
+        """ConfigError where a kind of example is asked for that no clip can give."""
+        if not self.mix.batch:
+            raise ConfigError("mix.voice, mix.face and mix.sync are all 0: a batch would be empty")
+        pools = {"voice": self.voices.real, "face": self.faces.real, "sync": self.talkers}
+        for name, pool in pools.items():
+            if getattr(self.mix, name) and not pool:
+                raise ConfigError(f"no real training clip is fit for '{name}' examples; set mix.{name}=0")
 
     def __len__(self) -> int:
         return self.steps * self.mix.batch
@@ -208,12 +219,13 @@ class ExampleSet(Dataset[Example]):
         return Example(replace(window, face_crops=crops), Label(face_manipulation=fake))
 
     def _sync(self, rng: Rng, _pair: Rng, _fake: bool) -> Example:
-        window = _paced(self.talkers.draw(rng).window, float(rng.uniform(0.85, 1.18)))
+        recording = self.talkers.draw(rng)
+        window = _paced(recording.window, float(rng.uniform(0.85, 1.18)))
         length = int(rng.uniform(2.0, max(2.1, 1.6 * self.mix.longest)) * FRAME_RATE)
         negative = rng.random() < self.mix.negatives
         if negative and rng.random() < 0.5:
             piece = _cut(window, _start(window, length, rng), length)
-            other = self._other(window, rng)
+            other = self._other(recording, rng)
             changed, label = swapped(piece, _cut(other, _start(other, length, rng), length))
             return Example(_degraded(changed, rng, self.mix.degrade), label)
         far = int(rng.integers(4, 21)) * int(rng.choice([-1, 1]))
@@ -222,12 +234,13 @@ class ExampleSet(Dataset[Example]):
         label = Label(lip_sync_mismatch=negative)
         return Example(_degraded(piece, rng, self.mix.degrade), label, lag)
 
-    def _other(self, window: Window, rng: Rng) -> Window:
+    def _other(self, recording: Recording, rng: Rng) -> Window:
+        """Another clip's window; one of the same clip only where there is no other to be found."""
         for _ in range(10):
-            other = self.talkers.draw(rng).window
-            if other is not window and other.waveform is not window.waveform:
-                return other
-        return other
+            other = self.talkers.draw(rng)
+            if other.item.path != recording.item.path:
+                break
+        return other.window
 
     def _piece(self, window: Window, rng: Rng, *, speech: bool) -> Window:
         length = int(rng.uniform(self.mix.shortest, self.mix.longest) * FRAME_RATE)

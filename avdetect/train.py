@@ -6,6 +6,9 @@ ones), the validation (whole clips, per claim) and what is written down about a 
 
 from __future__ import annotations
 
+import avdetect.compat  # noqa: F401  (must stand before transformers)
+
+# isort: split
 import json
 import os
 import platform
@@ -18,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
-import avdetect.compat  # noqa: F401  (must stand before transformers)
 from avdetect import metrics
 from avdetect.config import read_config
 from avdetect.errors import ConfigError
@@ -31,8 +35,6 @@ from avdetect.recordings import ExampleSet, MixSettings, collate_examples, recor
 from avdetect.types import CLAIMS, Item, Split
 from avdetect.validation import arrays, validate
 from avdetect.windows import WindowSettings
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class TrainingSettings:
     seed: int = 0
     out: Path = Path("runs")
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "evaluate_every", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} = {getattr(self, name)} is not a positive number")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -87,13 +94,21 @@ class ClaimTrainer(Trainer):
         self.clips = clips
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> torch.utils.data.Sampler[int]:
+        assert isinstance(self.train_dataset, ExampleSet)
         return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    @property
+    def fusion_model(self) -> FusionModel:
+        """The model without what accelerate wraps around it."""
+        model = self.accelerator.unwrap_model(self.model)
+        assert isinstance(model, FusionModel)
+        return model
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """AUC and EER per claim on the validation clips, and the mean AUC as `eval_score`."""
         began = time.perf_counter()
         results = {
-            f"eval_{name}": value for name, value in validation_metrics(self.model, self.clips).items()
+            f"eval_{name}": value for name, value in validation_metrics(self.fusion_model, self.clips).items()
         }
         results["eval_runtime"] = time.perf_counter() - began
         self.log(results)
@@ -129,6 +144,9 @@ def load_clips(items: Sequence[Item], data: DataSettings, label: str) -> list[Pr
 
 def of_splits(items: Sequence[Item], splits: Sequence[str]) -> list[Item]:
     """Items of the named splits; ConfigError where there is none."""
+    unknown = sorted(set(splits) - {split.value for split in Split})
+    if unknown:
+        raise ConfigError(f"no split is called '{unknown[0]}'; there are {', '.join(Split)}")
     wanted = {Split(name) for name in splits}
     chosen = [item for item in items if item.split in wanted]
     if not chosen:
@@ -144,7 +162,9 @@ def build_model(config: TrainConfig) -> FusionModel:
         raise ConfigError(f"[model]: {error}") from error
     settings.name, settings.version = config.name, config.version
     model = FusionModel(settings)
-    return model.to(memory_format=torch.channels_last)
+    # the 2-D convolutions of small encoders run faster on a CPU with channels last
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # transformers narrows the signature
+    return model
 
 
 def train(recipe: Path, overrides: Sequence[str] = (), *, resume: bool = False) -> Path:
@@ -159,8 +179,8 @@ def train(recipe: Path, overrides: Sequence[str] = (), *, resume: bool = False) 
     held_out = load_clips(of_splits(items, config.data.validate), config.data, "validation clips")
     torch.manual_seed(config.training.seed)
     model = build_model(config)
-    write_facts(run, config, items)
     trainer = make_trainer(model, config, clips, held_out, run)
+    write_facts(run, config, items)
     last = get_last_checkpoint(str(run / "checkpoints")) if (run / "checkpoints").is_dir() else None
     trainer.train(resume_from_checkpoint=last if resume else None)
     finish(trainer, config, held_out, run)
@@ -176,7 +196,7 @@ def make_trainer(
 ) -> ClaimTrainer:
     """The Trainer of a recipe; the best checkpoint on the validation clips is kept."""
     t = config.training
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run / "tensorboard"))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / "tensorboard")
     arguments = TrainingArguments(
         output_dir=str(run / "checkpoints"),
         max_steps=t.steps,
@@ -241,7 +261,13 @@ def fingerprint(data: DataSettings, items: Sequence[Item]) -> dict[str, Any]:
             known = item.label[claim]
             name = f"{claim.value}={'unknown' if known is None else int(known)}"
             row[name] = row.get(name, 0) + 1
-    return {"manifest_sha256": hashlib.sha256(data.manifest.read_bytes()).hexdigest(), "rows": counts}
+    used = {Split(name) for name in (*data.train, *data.validate)}
+    sources = sorted({item.source for item in items if item.source and item.split in used})
+    return {
+        "sources": sources,
+        "manifest_sha256": hashlib.sha256(data.manifest.read_bytes()).hexdigest(),
+        "rows": counts,
+    }
 
 
 def finish(trainer: ClaimTrainer, config: TrainConfig, held_out: Sequence[PreparedClip], run: Path) -> None:
@@ -249,7 +275,7 @@ def finish(trainer: ClaimTrainer, config: TrainConfig, held_out: Sequence[Prepar
     from avdetect.calibration import calibrate
     from avdetect.model_card import write_card, write_curves, write_scores
 
-    model = trainer.model.float().eval()
+    model = trainer.fusion_model.float().eval()
     scores = validate(model, held_out)
     model.config.calibration, model.config.thresholds = calibrate(scores)
     model.save_pretrained(run / "model", safe_serialization=True)
@@ -257,4 +283,4 @@ def finish(trainer: ClaimTrainer, config: TrainConfig, held_out: Sequence[Prepar
     (run / "metrics.json").write_text(json.dumps(history, indent=1) + "\n")
     write_curves(history, run / "curves.png")
     write_scores(scores, run / "scores.csv")
-    write_card(model, scores, config, run)
+    write_card(model, scores, run)

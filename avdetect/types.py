@@ -407,4 +407,6 @@ class Encoder(Protocol):
     modality: str
     dim: int
 
-    def __call__(self, inputs: torch.Tensor, lengths: torch.Tensor) -> EncoderOutput: ...
+    def __call__(self, inputs: torch.Tensor, lengths: torch.Tensor) -> EncoderOutput:
+        """Features of `inputs`; `lengths` [B] in the inputs' own steps."""
+        ...

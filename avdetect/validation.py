@@ -73,7 +73,10 @@ def validate_sync(model: FusionModel, clips: Sequence[PreparedClip]) -> Iterator
     """Sync scores of clips known to be in sync, true and made wrong."""
     claim = Claim.LIP_SYNC_MISMATCH
     talkers = [
-        c for c in clips if c.item.label[claim] is False and any(w.track is not None for w in c.windows)
+        c
+        for c in clips
+        if c.item.label[claim] is False
+        and any(w.track is not None and w.waveform is not None for w in c.windows)
     ]
     for number, clip in enumerate(talkers):
         windows = [_sync_only(w) for w in clip.windows if w.track is not None and w.waveform is not None]

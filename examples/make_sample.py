@@ -98,7 +98,8 @@ class Puppet:
 
     def pose(self, mouth: float, blink: float, move: tuple[float, float, float]) -> Bytes:
         """A frame: `mouth` from -1 (closed) over 0 (as photographed) to 1 (open), `blink` 0..1, and how far
-        the head goes right and down (pixels) and turns clockwise (radians)."""
+        the head goes right and down (pixels) and turns clockwise (radians).
+        """
         shift = mouth * self.opening if mouth > 0 else -mouth * self.closing
         image = self.jaw.over(self.base, shift)
         for lid, way in self.lids if blink else ():
@@ -114,7 +115,7 @@ class Puppet:
 
 
 def grid() -> tuple[Floats, Floats]:
-    """x and y [SIDE, SIDE] of every pixel."""
+    """X and y [SIDE, SIDE] of every pixel."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     return x, y
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from avdetect.calibration import FALSE_ALARMS, MISSES, calibrate, platt, thresholds
 from avdetect.types import CLAIMS, Claim, Floats, Item, Label
 from avdetect.validation import Score
@@ -68,7 +69,10 @@ def test_a_claim_without_both_classes_keeps_the_identity() -> None:
     calibration, bounds = calibrate([*known, *lone])
     assert set(calibration) == set(bounds) == {claim.value for claim in CLAIMS}
     for claim in ("face_manipulation", "lip_sync_mismatch"):
-        assert calibration[claim] == {"scale": 1.0, "bias": 0.0} and bounds[claim] == {"low": 0.5, "high": 0.5}
+        assert calibration[claim] == {"scale": 1.0, "bias": 0.0} and bounds[claim] == {
+            "low": 0.5,
+            "high": 0.5,
+        }
     assert calibration["voice_cloning"]["scale"] > 1
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from avdetect.config import RECIPES, build, find_recipe, read_config
 from avdetect.errors import ConfigError
 
@@ -42,7 +43,14 @@ def test_a_recipe_becomes_typed_settings(recipe: Path) -> None:
 
 
 def test_overrides_win_and_keep_their_types(recipe: Path) -> None:
-    overrides = ["name=two", "section.on=true", "section.rate=2e-3", "limit=4", 'splits=["a", "b"]', "folder=/x/y z"]
+    overrides = [
+        "name=two",
+        "section.on=true",
+        "section.rate=2e-3",
+        "limit=4",
+        'splits=["a", "b"]',
+        "folder=/x/y z",
+    ]
     settings = read_config(Settings, recipe, [*overrides, "model.streams.voice=y", "model.dim = 3"])
     assert settings == Settings(
         "two",

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
 from avdetect.batch import LIPS
 from avdetect.encoders import ENCODERS, build_encoder
 from avdetect.errors import ConfigError
 from avdetect.types import FRAME_RATE, SAMPLE_RATE, EncoderOutput
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 UNITS = {"audio": SAMPLE_RATE, "mouth": FRAME_RATE, "face": 5}
 """Input units per second of each modality."""
@@ -87,9 +88,7 @@ def test_padding_and_other_rows_change_nothing(built: Built) -> None:
     among = run(built, *batch([long, short, other], extra=UNITS[built[1]]))
     length = int(alone.lengths[0])
     assert int(among.lengths[1]) == length
-    torch.testing.assert_close(
-        among.features[1, :length], alone.features[0, :length], rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(among.features[1, :length], alone.features[0, :length], rtol=1e-4, atol=1e-5)
 
 
 def test_what_stands_in_the_padding_is_not_read(built: Built) -> None:
@@ -114,7 +113,9 @@ def test_comes_back_bit_equal_from_safetensors(
     built: Built, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     encoder, modality = built
-    save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, tmp_path / "e.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in encoder.state_dict().items()}, tmp_path / "e.safetensors"
+    )
     again = build_encoder(request.node.callspec.params["built"])
     assert isinstance(again, nn.Module)
     again.load_state_dict(load_file(tmp_path / "e.safetensors"))

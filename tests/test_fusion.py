@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from avdetect.batch import LIPS
 from avdetect.errors import ConfigError
 from avdetect.fusion import STEP_RATE, FusionConfig, FusionModel, FusionOutput, resample_steps, soft_maximum
 from avdetect.types import CLAIMS, Claim, EncoderOutput
-from torch import Tensor
 
 FACE, VOICE, SYNC = (
-    CLAIMS.index(claim)
-    for claim in (Claim.FACE_MANIPULATION, Claim.VOICE_CLONING, Claim.LIP_SYNC_MISMATCH)
+    CLAIMS.index(claim) for claim in (Claim.FACE_MANIPULATION, Claim.VOICE_CLONING, Claim.LIP_SYNC_MISMATCH)
 )
 SMALL = {"width": 8, "dim": 16}
 STREAMS: dict[str, dict[str, Any]] = {
@@ -117,8 +117,12 @@ def test_a_modality_that_a_claim_does_not_read_leaves_its_logits_unchanged(
 ) -> None:
     batch = make_batch()
     with_all, alone = run(model, **batch), run(model, **only(batch, *kept))
-    torch.testing.assert_close(with_all.clip_logits[:, claim], alone.clip_logits[:, claim], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(with_all.step_logits[..., claim], alone.step_logits[..., claim], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        with_all.clip_logits[:, claim], alone.clip_logits[:, claim], rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(
+        with_all.step_logits[..., claim], alone.step_logits[..., claim], rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["audio", "mouth", "face"])
@@ -187,7 +191,9 @@ def test_streams_are_dropped_in_training_only_where_a_claim_has_several() -> Non
     batch = only(make_batch(8), "audio")
     several = make_model(streams, claims={"voice_cloning": ["voice", "echo"]}, stream_dropout=0.9).train()
     assert not several(**batch).claim_mask[:, VOICE].all()
-    single = make_model({"voice": STREAMS["voice"]}, claims={"voice_cloning": ["voice"]}, stream_dropout=0.9).train()
+    single = make_model(
+        {"voice": STREAMS["voice"]}, claims={"voice_cloning": ["voice"]}, stream_dropout=0.9
+    ).train()
     assert single(**batch).claim_mask[:, VOICE].all()
     assert several.eval()(**batch).claim_mask[:, VOICE].all()
 
@@ -201,7 +207,11 @@ def test_an_unknown_label_teaches_nothing() -> None:
     loss = model(**batch, labels=labelled([[None, 1.0, None], [None, 0.0, None]])).loss
     loss.backward()
     assert loss.item() > 0
-    taught = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is not None and p.grad.any() and "." in n}
+    taught = {
+        n.split(".")[1]
+        for n, p in model.named_parameters()
+        if p.grad is not None and p.grad.any() and "." in n
+    }
     assert "voice" in taught and not taught & {"face", "lips", "speech"}
 
 
@@ -287,7 +297,9 @@ def test_pooling_a_clip_is_the_soft_maximum_of_a_window(model: FusionModel) -> N
     assert pooled == pytest.approx(float(output.clip_logits[0, VOICE]), abs=1e-5)
 
 
-@pytest.mark.parametrize(("rate", "length", "steps"), [(25.0, 50, 10), (12.5, 25, 10), (5.0, 10, 10), (2.5, 5, 10)])
+@pytest.mark.parametrize(
+    ("rate", "length", "steps"), [(25.0, 50, 10), (12.5, 25, 10), (5.0, 10, 10), (2.5, 5, 10)]
+)
 def test_features_of_any_rate_stand_at_their_time(rate: float, length: int, steps: int) -> None:
     times = (torch.arange(length) + 0.5) / rate
     output = EncoderOutput(times[None, :, None], torch.tensor([length]), rate)
@@ -319,14 +331,26 @@ def test_comes_back_bit_equal_from_its_folder(model: FusionModel, tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"claims": {"face_manipulaton": ["face"]}}, "no claim is called 'face_manipulaton'; did you mean 'face_manipulation'"),
-        ({"claims": {"voice_cloning": ["voise"]}}, "the stream 'voise', which is not configured; did you mean 'voice'"),
+        (
+            {"claims": {"face_manipulaton": ["face"]}},
+            "no claim is called 'face_manipulaton'; did you mean 'face_manipulation'",
+        ),
+        (
+            {"claims": {"voice_cloning": ["voise"]}},
+            "the stream 'voise', which is not configured; did you mean 'voice'",
+        ),
         ({"streams": {"voice": {}}, "claims": {}}, "the stream 'voice' names no encoder"),
         ({"streams": ["voice"], "claims": {}}, "'streams' = .'voice'. is not a table"),
         ({"dim": "wide"}, "dim = 'wide' is not a positive whole number"),
         ({"dim": 18}, "dim = 18 cannot be divided among heads = 4"),
-        ({"streams": {"face": STREAMS["face"]}, "claims": {"lip_sync_mismatch": ["sync"]}}, "'lips' with 'speech'"),
-        ({"streams": {"voice": {"encoder": "lcn"}}, "claims": {}}, "no encoder is called 'lcn'; did you mean 'lcnn'"),
+        (
+            {"streams": {"face": STREAMS["face"]}, "claims": {"lip_sync_mismatch": ["sync"]}},
+            "'lips' with 'speech'",
+        ),
+        (
+            {"streams": {"voice": {"encoder": "lcn"}}, "claims": {}},
+            "no encoder is called 'lcn'; did you mean 'lcnn'",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from avdetect import hub
 from avdetect.errors import ModelError
 from avdetect.fusion import FusionConfig, FusionModel
-from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture
@@ -20,7 +21,9 @@ def folder(tmp_path: Path) -> Path:
     """A tiny model's folder."""
     torch.manual_seed(0)
     streams = {"voice": {"encoder": "lcnn", "options": {"width": 8, "dim": 16, "bands": 32}}}
-    config = FusionConfig(streams=streams, claims={"voice_cloning": ["voice"]}, dim=16, name="tiny", version="7")
+    config = FusionConfig(
+        streams=streams, claims={"voice_cloning": ["voice"]}, dim=16, name="tiny", version="7"
+    )
     target = tmp_path / "tiny"
     FusionModel(config).save_pretrained(target)
     return target
@@ -44,7 +47,10 @@ def test_a_folder_gives_the_model_that_was_saved(folder: Path) -> None:
     state = model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in saved.items())
     assert not model.training
-    assert all(value.isfinite().all() for value in model(waveform=torch.randn(1, 32000), waveform_lengths=torch.tensor([32000])).clip_logits)
+    assert all(
+        value.isfinite().all()
+        for value in model(waveform=torch.randn(1, 32000), waveform_lengths=torch.tensor([32000])).clip_logits
+    )
 
 
 def test_the_model_tells_its_name_version_and_hash(folder: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from avdetect.synchrony import Synchrony, SynchronyCurve
-from avdetect.types import FRAME_RATE, EncoderOutput
 from torch import Tensor
 
+from avdetect.synchrony import Synchrony, SynchronyCurve
+from avdetect.types import FRAME_RATE, EncoderOutput
 
 LAGS = 10
 STEPS = 100
@@ -95,7 +95,10 @@ def test_streams_of_unequal_length_are_compared_where_both_are() -> None:
 def test_a_rows_curve_does_not_depend_on_other_rows() -> None:
     one, two = unit(STEPS, DIM), unit(STEPS, DIM, seed=1)
     alone = compare(output(one[:70]), output(delayed(one, 3)[:70]))
-    padded = torch.cat([one[:70], torch.zeros(30, DIM)]), torch.cat([delayed(one, 3)[:70], torch.zeros(30, DIM)])
+    padded = (
+        torch.cat([one[:70], torch.zeros(30, DIM)]),
+        torch.cat([delayed(one, 3)[:70], torch.zeros(30, DIM)]),
+    )
     among = compare(output(padded[0], two, lengths=[70, 100]), output(padded[1], two, lengths=[70, 100]))
     torch.testing.assert_close(among.total[0], alone.total[0])
     torch.testing.assert_close(among.weight[0], alone.weight[0])
@@ -114,7 +117,10 @@ def test_features_do_not_depend_on_the_level_of_similarity() -> None:
     mouth = unit(200, DIM)
     curve = compare(output(mouth), output(mouth))
     sync = Synchrony(LAGS)
-    plain, offset = sync.features(curve.total, curve.weight), sync.features(curve.total + 0.2 * curve.weight, curve.weight)
+    plain, offset = (
+        sync.features(curve.total, curve.weight),
+        sync.features(curve.total + 0.2 * curve.weight, curve.weight),
+    )
     torch.testing.assert_close(plain[:, :3], offset[:, :3], rtol=1e-3, atol=1e-3)
 
 
@@ -180,7 +186,11 @@ def test_empty_and_silent_rows_give_finite_gradients() -> None:
         None,
     )
     local, valid = sync.local_logits(curve, 20, 5.0)
-    loss = sync.contrastive_loss(curve, torch.zeros(3)) + sync.logit(curve.total, curve.weight).sum() + local.sum()
+    loss = (
+        sync.contrastive_loss(curve, torch.zeros(3))
+        + sync.logit(curve.total, curve.weight).sum()
+        + local.sum()
+    )
     loss.backward()
     assert not valid[1].any()
     for tensor in (lips, speech, *sync.parameters()):

@@ -1,4 +1,7 @@
-"""Filter banks and windows, made once per device. Not buffers: a model is built on the meta device when it is loaded."""
+"""Filter banks and windows, made once per device.
+
+They are no buffers of a model, which is built on the meta device when it is loaded.
+"""
 
 from __future__ import annotations
 

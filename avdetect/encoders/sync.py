@@ -28,7 +28,7 @@ def _another_mouth(x: Tensor) -> Tensor:
 
 def _another_voice(x: Tensor) -> Tensor:
     """Training only: coloured and with missing bands and moments [B, F, T], after SpecAugment (Park et al., 2019)."""
-    batch, bands, steps = x.shape
+    batch, bands, _ = x.shape
     knots = 0.4 * torch.randn(batch, 1, 6, device=x.device)
     x = x * torch.empty(batch, 1, 1, device=x.device).uniform_(0.7, 1.3)
     x = x + nn.functional.interpolate(knots, bands, mode="linear").transpose(1, 2) * (x != 0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avdetect.types import FRAME_RATE, SAMPLE_RATE, Floats, Label, Window
 
 Rng = np.random.Generator
+Value = TypeVar("Value", np.float32, np.bool_)
 
 
 def shifted(window: Window, rng: Rng, least: float = 0.16, most: float = 1.0) -> tuple[Window, Label]:
@@ -28,12 +31,13 @@ def shift(window: Window, frames: int) -> Window:
     return replace(window, waveform=_move(window.waveform, samples), speech=speech)
 
 
-def _move(values: np.ndarray, by: int) -> np.ndarray:
+def _move(values: NDArray[Value], by: int) -> NDArray[Value]:
     out = np.zeros_like(values)
+    kept = max(0, len(values) - abs(by))  # none where the window is shorter than the move
     if by >= 0:
-        out[by:] = values[: len(values) - by]
+        out[len(values) - kept :] = values[:kept]
     else:
-        out[:by] = values[-by:]
+        out[:kept] = values[len(values) - kept :]
     return out
 
 

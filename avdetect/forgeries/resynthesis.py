@@ -9,13 +9,14 @@ float32 at 16 kHz. Griffin & Lim, "Signal estimation from modified short-time Fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import avdetect.compat  # noqa: F401  (must stand before torchaudio)
-from avdetect.types import SAMPLE_RATE, Floats
+from avdetect.types import SAMPLE_RATE, Floats, Label, Window
 
 Rng = np.random.Generator
 
@@ -45,6 +46,11 @@ def _random_frame(rng: Rng) -> tuple[int, int]:
     return fft, fft // int(rng.choice([4, 4, 5, 8])) if fft != 800 else 200
 
 
+def _random_bands(rng: Rng, fft: int) -> int:
+    """As vocoders have them; no more than the transform's bins can fill."""
+    return int(rng.choice([48, 64, 80] if fft <= 512 else [64, 80, 80, 100]))
+
+
 def griffin_lim(waveform: Floats, rng: Rng) -> Floats:
     """Phase thrown away and found again by a few to many Griffin-Lim turns; from mel bands half of the time."""
     from torchaudio.functional import griffinlim
@@ -52,7 +58,7 @@ def griffin_lim(waveform: Floats, rng: Rng) -> Floats:
     fft, hop = _random_frame(rng)
     magnitude = _stft(torch.from_numpy(waveform), fft, hop).abs()
     if rng.random() < 0.6:
-        magnitude = _through_mel(magnitude, fft, int(rng.choice([64, 80, 80, 100, 128])))
+        magnitude = _through_mel(magnitude, fft, _random_bands(rng, fft))
     turns = int(rng.choice([4, 8, 16, 32]))
     window = torch.hann_window(fft)
     with torch.random.fork_rng(devices=[]):
@@ -65,7 +71,7 @@ def mel_inversion(waveform: Floats, rng: Rng) -> Floats:
     """Magnitude through mel bands, phase kept below a random frequency and blurred above it, as GAN vocoders do."""
     fft, hop = _random_frame(rng)
     spectrum = _stft(torch.from_numpy(waveform), fft, hop)
-    magnitude = _through_mel(spectrum.abs(), fft, int(rng.choice([64, 80, 80, 100])))
+    magnitude = _through_mel(spectrum.abs(), fft, _random_bands(rng, fft))
     blur = torch.from_numpy(rng.normal(0, 1, tuple(spectrum.shape)).astype(np.float32))
     edge = rng.uniform(0.0, 0.6) * spectrum.shape[0]
     ramp = ((torch.arange(spectrum.shape[0]) - edge) / (0.2 * spectrum.shape[0])).clamp(0, 1)[:, None]
@@ -115,12 +121,15 @@ def source_filter(waveform: Floats, rng: Rng) -> Floats:
     breath = float(rng.uniform(0.02, 0.3))
     source = voiced * pulses + np.sqrt(1 - voiced + breath**2) * noise
     excitation = _stft(torch.from_numpy(source.astype(np.float32)), fft, hop)
-    flat = _through_mel(excitation.abs(), fft, 24).clamp_min(1e-4)
+    flat = _through_mel(excitation.abs(), fft, 24)
+    flat = torch.maximum(
+        flat, 0.1 * excitation.abs().mean(0)
+    )  # bins without a band would drown the speech in hum
     return _istft(excitation / flat * envelope, fft, hop, len(waveform)).numpy()
 
 
 def upsampling_traces(waveform: Floats, rng: Rng) -> Floats:
-    """Images and tones that transposed convolutions leave: part of the band rebuilt by zero-stuffing and a soft clip."""
+    """Images and tones that transposed convolutions leave: a part of the band rebuilt by zero-stuffing, softly clipped."""
     factor = int(rng.choice([2, 2, 4]))
     x = torch.from_numpy(waveform)
     low = torch.nn.functional.avg_pool1d(x[None, None], factor, ceil_mode=True)[0, 0]
@@ -157,3 +166,10 @@ def resynthesise(waveform: Floats, rng: Rng, kind: str | None = None) -> tuple[F
     out = np.nan_to_num(RESYNTHESES[name](waveform, rng)).astype(np.float32)
     level = float(np.sqrt(np.mean(waveform**2)) / (np.sqrt(np.mean(out**2)) + 1e-8))
     return out * np.float32(level), name
+
+
+def resynthesised(window: Window, rng: Rng) -> tuple[Window, Label]:
+    """The window with its sound from a vocoder of a random kind; needs `waveform`."""
+    if window.waveform is None:
+        raise ValueError("re-synthesis needs sound")
+    return replace(window, waveform=resynthesise(window.waveform, rng)[0]), Label(voice_cloning=True)

@@ -147,5 +147,6 @@ def self_blended(window: Window, rng: Rng) -> tuple[Window, Label]:
     for index in range(len(crops)):
         mask = share * _mask(points[index], size, bend, soft, grow)[..., None]
         moved = _moved(inner[index], rng, place, flicker)
-        blended[index] = np.clip(outer[index] * (1 - mask) + moved * mask, 0, 255)
+        mixed = outer[index] * (1 - mask) + moved * mask
+        blended[index] = np.clip(np.rint(mixed), 0, 255)  # cutting off would darken every blended pixel
     return replace(window, face_crops=blended), Label(face_manipulation=True)
