@@ -9,7 +9,7 @@ demo: .venv/.installed
 	@echo "report.html holds the same verdict with curves and faces"
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 	$(MAKE) --no-print-directory lint
 
 lint: .venv/.installed-dev

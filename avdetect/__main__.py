@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import os
+import io
+import logging
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 from avdetect import __version__
-from avdetect.errors import AvdetectError
+from avdetect.errors import AvdetectError, ConfigError
 
 if TYPE_CHECKING:
     from avdetect.detect import Detector
     from avdetect.types import Verdict
 
+logger = logging.getLogger(__name__)
+
+INTERRUPTED, NO_READER = 130, 141
+"""Exit codes as of a process that SIGINT or SIGPIPE ended."""
 COMMANDS = ("train", "evaluate", "data")
 
 DESCRIPTION = """\
@@ -36,7 +40,8 @@ examples:
 
 A claim is "not assessable" where a clip holds no evidence on it (no face, no speech), never "real".
 A file named like a command is given as ./train.
-exit codes: 0 done; 1 some clip could not be read or scored (the others were); 2 wrong usage
+exit codes: 0 done; 1 some clip could not be read or assessed at all (the others were), or something could not
+be loaded or written; 2 wrong usage
 """
 
 
@@ -46,10 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument(
-        "clips", nargs="+", type=Path, metavar="CLIP", help="video or sound files that FFmpeg reads"
-    )
+    parser.add_argument("clips", nargs="+", metavar="CLIP", help="video or sound files that FFmpeg reads")
     parser.add_argument(
         "--json", metavar="FILE", help="JSON Lines, an object per clip; - for standard output"
     )
@@ -70,26 +74,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; gives the exit code. What a user did wrong is one line on stderr, never a traceback."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    with suppress(AttributeError):  # a stream that a test or a notebook put in place
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as above
-        sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    run = _command(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what a test or a notebook put in place
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return run()
+        code = _command(list(sys.argv[1:] if argv is None else argv))()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except AvdetectError as error:
         _say(str(error))
-        return 2 if not isinstance(error, UnscoredError) else 1
+        return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        from avdetect.outputs import let_go_of
+
+        let_go_of(sys.stdout)
+        return NO_READER
     except KeyboardInterrupt:
         _say("interrupted")
-        return 130
-
-
-class UnscoredError(AvdetectError):
-    """An output could not be written: exit code 1, since the input was right."""
+        return INTERRUPTED
+    return code
 
 
 def _command(arguments: list[str]) -> Callable[[], int]:
@@ -103,114 +106,79 @@ def _command(arguments: list[str]) -> Callable[[], int]:
 def _say(message: str) -> None:
     from avdetect.wording import printable
 
-    print(f"avdetect: {printable(message)}", file=sys.stderr)
+    if sys.stderr is not None:  # print() would take standard output instead
+        print(f"avdetect: {printable(message)}", file=sys.stderr)
 
 
 def _detect(args: argparse.Namespace) -> int:
     from avdetect.detect import Detector
+    from avdetect.outputs import Outputs
+    from avdetect.types import Outcome
 
-    _check_device(args.device)
-    outputs = _Outputs(args)
     detector = Detector.from_pretrained(args.model, device=args.device, face_model=args.face_model)
-    failed = 0
-    for verdict in _verdicts(detector, args.clips, quiet=args.quiet):
-        outputs.take(verdict)
-        if verdict.error is not None:
-            failed += 1
-            _say(verdict.error)
-        elif not args.quiet:
-            for warning in verdict.warnings:
-                _say(f"{verdict.path}: {warning}")
-    outputs.finish()
-    return 1 if failed else 0
+    outputs = Outputs(args.clips, args.json, args.html, text=not args.quiet)
+    failed = False
+    for given, verdict in _verdicts(detector, args.clips, quiet=args.quiet):
+        outputs.take(given, verdict)
+        failed |= verdict.outcome in (Outcome.ERROR, Outcome.NOT_ASSESSABLE)
+        for line in _lines(verdict, told=outputs.text, quiet=args.quiet):
+            _say(line)
+    note = outputs.finish()
+    if note is not None and not args.quiet:
+        _say(note)
+    return int(failed)
 
 
-def _check_device(device: str) -> None:
-    if device != "cpu":
-        import torch
+def _lines(verdict: Verdict, *, told: bool, quiet: bool) -> Iterator[str]:
+    """What stderr says of a clip; `told`: its warnings stand in the text on stdout already."""
+    from avdetect.types import Claim, Outcome
 
-        from avdetect.errors import ConfigError
-
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(
-                f"--device {device}: {str(error).splitlines()[0]}; leave it out for cpu"
-            ) from None
-
-
-class _Outputs:
-    """Where verdicts go: text and JSON at once, HTML at the end. What can't be written is told before any work."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.html = Path(args.html) if args.html else None
-        self.json: TextIO | None = None
-        self.text = not args.quiet and args.json != "-"
-        self.verdicts: list[Verdict] = []
-        if args.json:
-            self.json = sys.stdout if args.json == "-" else _open(Path(args.json), "--json")
-        if self.html is not None:
-            _open(self.html, "--html").close()
-
-    def take(self, verdict: Verdict) -> None:
-        from avdetect import report
-
-        if self.json is not None:
-            self.json.write(report.to_json_line(verdict) + "\n")
-            self.json.flush()
-        if self.html is not None:
-            self.verdicts.append(verdict)
-        if self.text and verdict.error is None:
-            from rich.console import Console
-
-            console = Console()
-            width = console.width if console.is_terminal else None
-            console.print(report.to_text(verdict, width), soft_wrap=True)
-
-    def finish(self) -> None:
-        from avdetect import report
-
-        if self.html is not None:
-            self.html.write_text(report.to_html(self.verdicts), encoding="utf-8")
-        if self.json is not None and self.json is not sys.stdout:
-            self.json.close()
+    if verdict.error is not None:
+        yield verdict.error
+        return
+    if verdict.outcome is Outcome.NOT_ASSESSABLE:
+        claims = (Claim.FACE_MANIPULATION, Claim.VOICE_CLONING)
+        reasons = "; ".join(dict.fromkeys(verdict.claims[claim].reason or "" for claim in claims))
+        yield f"{verdict.path}: not assessable: {reasons}; give a clip with a face in view or a second of speech"
+    if not told and not quiet:
+        for warning in verdict.warnings:
+            yield f"{verdict.path}: {warning}"
 
 
-def _open(path: Path, option: str) -> TextIO:
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise UnscoredError(
-            f"{option} {path}: cannot be written ({error.strerror}); nothing was scored"
-        ) from None
-
-
-def _verdicts(detector: Detector, clips: Sequence[Path], *, quiet: bool) -> Sequence[Verdict] | object:
-    if quiet or not sys.stderr.isatty():
-        return map(detector.detect, clips)
-    return _with_progress(detector, clips)
-
-
-def _with_progress(detector: Detector, clips: Sequence[Path]) -> object:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _verdicts(detector: Detector, clips: Sequence[str], *, quiet: bool) -> Iterator[tuple[str, Verdict]]:
+    """The clips and their verdicts, with a bar for the clip at work where somebody is looking."""
+    from avdetect.progress import share_bar, watched
     from avdetect.wording import printable
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        overall = progress.add_task(f"{len(clips)} clips", total=len(clips), visible=len(clips) > 1)
-        for clip in clips:
-            task = progress.add_task(printable(clip.name)[:40], total=1.0)
-            yield detector.detect(clip, lambda share, task=task: progress.update(task, completed=share))
-            progress.remove_task(task)
-            progress.advance(overall)
+    for number, clip in enumerate(clips, 1):
+        if quiet or not watched():
+            yield clip, _verdict(detector, clip)
+            continue
+        count = f"{number}/{len(clips)} " if len(clips) > 1 else ""
+        with share_bar(count + printable(Path(clip).name)[:40]) as progress:
+            verdict = _verdict(detector, clip, progress)
+        yield clip, verdict  # the bar is gone: nothing is written into it
+
+
+def _verdict(detector: Detector, clip: str, progress: Callable[[float], None] | None = None) -> Verdict:
+    """The verdict on a clip, an error where avdetect itself fails on it: the other clips are still to be done."""
+    try:
+        return detector.detect(clip, progress)
+    except AvdetectError:
+        raise
+    except Exception as error:
+        logger.debug("%s", clip, exc_info=True)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return detector.failure(
+            clip, f"{clip}: could not be scored, avdetect failed ({reason}); please report it"
+        )
 
 
 def _train(arguments: list[str]) -> Callable[[], int]:
     parser = argparse.ArgumentParser(
         "avdetect train",
-        description="Trains a fusion model from a recipe (TOML) on a manifest; the run folder holds model, card, curves.",
+        description="Trains a fusion model from a recipe (TOML) on a manifest; the run folder holds the model, its "
+        "card and its curves.",
         epilog="example: python -m avdetect train base data.manifest=corpus/manifest.csv training.steps=500",
     )
     parser.add_argument(
@@ -238,15 +206,19 @@ def _evaluate(arguments: list[str]) -> Callable[[], int]:
     from avdetect.evaluate_cli import evaluate_parser
 
     args = evaluate_parser(arguments).parse_args(arguments)
-    return lambda: int(args.run(args))
+
+    def run() -> int:
+        return int(args.run(args))
+
+    return run
 
 
 def _data(arguments: list[str]) -> Callable[[], int]:
     from avdetect.data_cli import add_arguments, run
 
-    parser = argparse.ArgumentParser("avdetect data", description="Index, check and list data sets.")
-    add_arguments(parser.add_subparsers(dest="command", required=True, metavar="COMMAND"))
-    args = parser.parse_args(arguments)
+    parser = argparse.ArgumentParser("avdetect")
+    add_arguments(parser.add_subparsers(dest="command", required=True))
+    args = parser.parse_args(["data", *arguments])
     return lambda: run(args)
 
 

@@ -32,6 +32,7 @@ def encode(waveform: Floats, codec: str, bit_rate: int) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
         stream = output.add_stream(encoder, rate=rate)
+        assert isinstance(stream, av.AudioStream)
         stream.layout = "mono"
         stream.bit_rate = bit_rate
         resampler = av.AudioResampler(stream.format, "mono", rate, frame_size=stream.frame_size or 1024)
@@ -45,7 +46,7 @@ def encode(waveform: Floats, codec: str, bit_rate: int) -> bytes:
 
 def decode(data: bytes) -> Floats:
     """A file in memory as 16 kHz mono."""
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE)
         pieces = [
             piece.to_ndarray()[0]

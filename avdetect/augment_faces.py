@@ -51,9 +51,9 @@ def blur(crops: Bytes, rng: Rng) -> Bytes:
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1 / length
     turn = cv2.getRotationMatrix2D((length / 2 - 0.5, length / 2 - 0.5), float(rng.uniform(0, 180)), 1)
-    kernel = cv2.warpAffine(kernel, turn, (length, length))
-    kernel /= max(float(kernel.sum()), 1e-3)
-    return np.stack([cv2.filter2D(c, -1, kernel) for c in crops])
+    turned = cv2.warpAffine(kernel, turn, (length, length))
+    turned = turned / max(float(turned.sum()), 1e-3)
+    return np.stack([cv2.filter2D(c, -1, turned) for c in crops])
 
 
 def sharpen(crops: Bytes, rng: Rng) -> Bytes:
@@ -84,11 +84,12 @@ def colour(crops: Bytes, rng: Rng) -> Bytes:
 def reframe(crops: Bytes, rng: Rng) -> Bytes:
     """A little nearer, farther, aside or turned, and mirrored half of the time."""
     size = crops.shape[1]
-    matrix = cv2.getRotationMatrix2D(
-        (size / 2, size / 2), float(rng.normal(0, 4)), float(rng.uniform(0.92, 1.25))
-    )
+    turn, grow = float(rng.normal(0, 4)), float(rng.uniform(0.92, 1.25))
+    matrix = np.asarray(cv2.getRotationMatrix2D((size / 2, size / 2), turn, grow), np.float64)
     matrix[:, 2] += rng.normal(0, 0.03 * size, 2)
-    out = np.stack([cv2.warpAffine(c, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE) for c in crops])
+    out = np.empty_like(crops)
+    for index, crop in enumerate(crops):
+        out[index] = cv2.warpAffine(crop, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
     return out[:, :, ::-1].copy() if rng.random() < 0.5 else out
 
 

@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from avdetect.types import CLAIMS, FRAME_RATE, SAMPLE_RATE, Floats, Label, Window
+from avdetect.types import CLAIMS, CROP_EVERY, FRAME_RATE, SAMPLE_RATE, Bytes, Floats, Label, Window
 
-LIPS = (
-    (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 146, 91, 181, 84, 17, 314, 405, 321, 375)  # outer edge
-    + (
-        78,
-        191,
-        80,
-        81,
-        82,
-        13,
-        312,
-        311,
-        310,
-        415,
-        308,
-        95,
-        88,
-        178,
-        87,
-        14,
-        317,
-        402,
-        318,
-        324,
-    )  # inner edge
-    + (152, 148, 377, 175, 199, 200)  # chin
-)
+FACE_SIDE = 160
+"""Pixels of a face crop on its way to a model, in training and in use: the small networks see no more than that."""
+
+OUTER_LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 146, 91, 181, 84, 17, 314, 405, 321, 375)
+INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 95, 88, 178, 87, 14, 317, 402, 318, 324)
+CHIN = (152, 148, 377, 175, 199, 200)
+LIPS = (*OUTER_LIPS, *INNER_LIPS, *CHIN)
 """MediaPipe face mesh indices that move with speech: 40 lip points and 6 of the chin."""
 
 
@@ -82,7 +66,7 @@ def mouth_motion(landmarks: Floats) -> Floats:
     return local[..., :2].reshape(len(local), -1).astype(np.float32)  # depth is mostly the tracker's noise
 
 
-def _pad(arrays: Sequence[np.ndarray | None], dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+def _pad(arrays: Sequence[NDArray[Any] | None], dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
     """Rows of unequal length [L_i, ...] -> ([B, L, ...], lengths [B]); None where no row has anything."""
     present = [a for a in arrays if a is not None and len(a)]
     if not present:
@@ -103,6 +87,24 @@ def label_row(label: Label) -> list[float]:
     return [float("nan") if value is None else float(value) for value in values]
 
 
+def shrunk(crops: Bytes) -> Bytes:
+    """Face crops [K, C, C, 3] at no more than FACE_SIDE pixels, the size that models are trained on."""
+    if crops.shape[1] <= FACE_SIDE:
+        return crops
+    return np.stack(
+        [cv2.resize(c, (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_AREA) for c in crops]
+    ).astype(np.uint8)
+
+
+def _in_time(window: Window) -> Bytes | None:
+    """Face crops [K, C, C, 3], one per fusion step of the window; where one is missing the last one is held."""
+    if window.face_crops is None or window.crop_frames is None:
+        return None
+    steps = np.arange(-(-window.steps // CROP_EVERY))
+    latest = np.searchsorted(window.crop_frames // CROP_EVERY, steps, side="right") - 1
+    return shrunk(window.face_crops)[np.maximum(latest, 0)]
+
+
 def collate(windows: Sequence[Window]) -> dict[str, Tensor]:
     """Inputs of FusionModel for B windows: only the modalities that at least one of them has."""
     batch: dict[str, Tensor] = {}
@@ -121,7 +123,7 @@ def collate(windows: Sequence[Window]) -> dict[str, Tensor]:
         found = _pad([w.found for w in windows], torch.bool)
         assert found is not None
         batch["found"] = found[0]
-    faces = _pad([w.face_crops for w in windows], torch.uint8)
+    faces = _pad([_in_time(w) for w in windows], torch.uint8)
     if faces is not None:
         batch["faces"] = faces[0].permute(0, 1, 4, 2, 3)
         batch["face_lengths"] = faces[1]

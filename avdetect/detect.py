@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -18,12 +17,15 @@ from avdetect.errors import MediaError
 from avdetect.faces import FaceFinder
 from avdetect.types import (
     CLAIMS,
+    FRAME_RATE,
+    Bools,
     Claim,
     ClaimResult,
     Clip,
     Evidence,
     Floats,
     Outcome,
+    Segment,
     Status,
     Timeline,
     Timing,
@@ -36,8 +38,6 @@ from avdetect.windows import Prepared, WindowSettings, prepare, segments_of
 if TYPE_CHECKING:
     from avdetect.fusion import FusionConfig, FusionModel
     from avdetect.pooling import ClipEvidence, Pooled
-
-logger = logging.getLogger(__name__)
 
 BATCH = 8
 """Windows scored at once."""
@@ -53,20 +53,20 @@ class Detector:
     """A model, loaded once, for any number of clips.
 
     The model is read while the first clip is being decoded; `face_model` may name a `face_landmarker.task`
-    bundle, else mediapipe's own models are used.
+    bundle, else mediapipe's own models are used. ModelError where the model's or the bundle's files are not
+    what they should be, ConfigError for a `device` that is not there. Not for two threads at once.
     """
 
     def __init__(
         self, model: str | Path = hub.DEFAULT, *, device: str = "cpu", face_model: Path | None = None
     ) -> None:
-        self._folder = hub.find(model)
+        hub.check_device(device)
+        self._folder, self._device = hub.find(model), device
         self.model_info = hub.info(self._folder)
-        self._config = hub.read_config(self._folder)
-        self._device = device
-        with ThreadPoolExecutor(1, "model") as pool:
-            self._loading: Future[FusionModel] = pool.submit(hub.load, self._folder, device)
-            pool.shutdown(wait=False)
-        self._finder = FaceFinder(face_model)
+        window = hub.read_config(self._folder).get("window", {})
+        self.settings = WindowSettings(float(window.get("length", 4.0)), float(window.get("hop", 2.0)))
+        self._loading: Future[FusionModel] | None = None
+        self._finder = None if face_model is None else FaceFinder(face_model)
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path = hub.DEFAULT, **options: Any) -> Detector:
@@ -75,71 +75,90 @@ class Detector:
 
     @property
     def model(self) -> FusionModel:
-        """The model, once it is loaded."""
-        return self._loading.result()
+        """The model, once it is loaded; ModelError where that fails."""
+        return self._load().result()
 
-    @property
-    def settings(self) -> WindowSettings:
-        """How clips are cut for this model."""
-        window = self._config.get("window", {})
-        return WindowSettings(float(window.get("length", 4.0)), float(window.get("hop", 2.0)))
+    def _load(self) -> Future[FusionModel]:
+        """Starts to read the model, in a thread of its own: most of that time goes into imports."""
+        if self._loading is None:
+            pool = ThreadPoolExecutor(1, "model")
+            self._loading = pool.submit(hub.load, self._folder, self._device)
+            pool.shutdown(wait=False)
+        return self._loading
+
+    def _look_for_faces(self) -> FaceFinder:
+        if self._finder is None:
+            self._finder = FaceFinder()
+        return self._finder
 
     def detect(self, path: str | Path, progress: Progress | None = None) -> Verdict:
-        """The verdict on one media file. A file that cannot be read gives a verdict with `error` set, never raises
-        MediaError; ModelError where the model can't be loaded.
+        """The verdict on one media file.
 
-        `progress` is called with the share of the clip that is done, 0..1.
+        A file that cannot be read gives a verdict with `error` set, never MediaError. Raises ModelError where
+        the model can't be loaded. `progress` is called with the share of the clip that is done, 0..1.
         """
         path, began = Path(path), time.perf_counter()
         try:
-            prepared = prepare(path, self.settings, self._finder)
+            prepared = prepare(path, self.settings)
+            if prepared.clip.has_video:
+                prepared.finder = self._look_for_faces()
+            self._load()  # after the imports above: two threads in the middle of one package trip over it
             evidence, model_s = self._score(prepared, progress)
         except MediaError as error:
-            return Verdict(path, Outcome.ERROR, self.model_info, error=str(error))
+            return self.failure(path, str(error))
         verdict = self._judge(prepared, evidence)
         total = time.perf_counter() - began
         factor = total / prepared.clip.duration if prepared.clip.duration else None
         timing = Timing(prepared.seconds["decode"], prepared.seconds["faces"], model_s, total, factor)
         return replace(verdict, timing=timing)
 
+    def failure(self, path: str | Path, error: str) -> Verdict:
+        """The verdict on a file about which nothing can be said, with the one line that says why."""
+        return Verdict(Path(path), Outcome.ERROR, self.model_info, error=error)
+
     def _score(self, prepared: Prepared, progress: Progress | None) -> tuple[ClipEvidence, float]:
-        """Runs the model over the windows as they come; gives the evidence and the seconds that the model took."""
-        spent, evidence = 0.0, None
+        """Runs the model over the windows as they come; gives the evidence, and the model's seconds."""
+        spent, duration = 0.0, prepared.clip.duration
+        evidence: ClipEvidence | None = None
         for windows in _batched(iter(prepared), BATCH):
-            import torch
-
-            from avdetect.batch import collate
-            from avdetect.pooling import ClipEvidence
-
             model = self.model
             began = time.perf_counter()
-            evidence = evidence or ClipEvidence()
-            with torch.inference_mode():
-                batch = {name: tensor.to(self._device) for name, tensor in collate(windows).items()}
-                evidence.add(windows, model(**batch))
+            evidence = evidence or self._no_evidence()
+            self._add(evidence, windows, model)
             spent += time.perf_counter() - began
-            if progress is not None and prepared.clip.duration:
-                progress(min(1.0, windows[-1].end / prepared.clip.duration))
-        if evidence is None:
-            from avdetect.pooling import ClipEvidence
+            if progress is not None and duration:
+                progress(min(1.0, windows[-1].end / duration))
+        return evidence or self._no_evidence(), spent
 
-            evidence = ClipEvidence()
-        return evidence, spent
+    def _no_evidence(self) -> ClipEvidence:
+        """A clip's evidence before any window; the model must be loaded, since this imports what it imports."""
+        _ = self.model
+        from avdetect.pooling import ClipEvidence
+
+        return ClipEvidence()
+
+    def _add(self, evidence: ClipEvidence, windows: list[Window], model: FusionModel) -> None:
+        import torch
+
+        from avdetect.batch import collate
+
+        with torch.inference_mode():
+            batch = {name: tensor.to(self._device) for name, tensor in collate(windows).items()}
+            evidence.add(windows, model(**batch))
 
     def _judge(self, prepared: Prepared, evidence: ClipEvidence) -> Verdict:
         clip = prepared.clip
+        config = cast("FusionConfig", self.model.config)
         usable = {track.id for track in prepared.tracks if track.assessable}
-        claims, pieces = {}, []
+        claims: dict[Claim, ClaimResult] = {}
+        pieces: list[Evidence] = []
         for claim in CLAIMS:
             pooled = evidence.pool(self.model, claim, clip.duration, usable)
-            config = self.model.config
-            if pooled is None or (
-                claim is Claim.VOICE_CLONING and prepared.speech and prepared.speech.reason
-            ):
-                claims[claim] = _not_assessable(claim, missing_reason(claim, prepared))
+            if pooled is None or (claim is not Claim.FACE_MANIPULATION and _no_voice(prepared)):
+                claims[claim] = _not_assessable(claim, missing_reason(claim, prepared, config))
             else:
-                claims[claim] = claim_result(claim, pooled, config)
-                pieces += _window_evidence(claim, evidence, pooled, config, prepared.settings)
+                claims[claim] = claim_result(claim, pooled, config, clip.duration)
+                pieces += _window_evidence(claim, evidence, pooled, config, clip.duration)
         outcome, score = overall(claims)
         return Verdict(
             clip.path,
@@ -155,7 +174,7 @@ class Detector:
             media=_facts(clip),
             waveform_peaks=_peaks(clip.waveform),
             thumbnails={
-                track: tuple((time_s, crop) for _, time_s, crop in found.worst)
+                track: tuple((seconds, picture) for _, seconds, picture in found.worst)
                 for track, found in evidence.tracks.items()
                 if track in usable and track is not None
             },
@@ -175,25 +194,29 @@ def probability(logit: Floats | float, config: FusionConfig, claim: Claim) -> Fl
     return out
 
 
-def claim_result(claim: Claim, pooled: Pooled, config: FusionConfig) -> ClaimResult:
-    """One claim's answer from its pooled evidence, with the thresholds of the model's config."""
+def claim_result(claim: Claim, pooled: Pooled, config: FusionConfig, duration: float) -> ClaimResult:
+    """One claim's answer from its pooled evidence, with the thresholds of the model's config.
+
+    Times beyond `duration`, seconds, where the last step reaches over the clip's end, are cut off.
+    """
     from avdetect.fusion import STEP_RATE
 
     score = float(probability(pooled.logit, config, claim))
     bounds = config.thresholds[claim.value]
     verdict = read_score(score, bounds["low"], bounds["high"])
     curve = probability(pooled.curve, config, claim)
-    segments = ()
+    segments: tuple[Segment, ...] = ()
     if verdict is not Outcome.NO_MANIPULATION_FOUND:
-        segments = segments_of(curve, pooled.valid, STEP_RATE, bounds["high"], claim, track=pooled.track)
-    offset = None if pooled.offset_frames is None else round(pooled.offset_frames * 40, 1)
+        found = segments_of(curve, pooled.valid, STEP_RATE, bounds["high"], claim, track=pooled.track)
+        segments = tuple(replace(segment, end=min(segment.end, duration)) for segment in found)
+    offset = None if pooled.offset_frames is None else round(pooled.offset_frames * 1000 / FRAME_RATE, 1)
     return ClaimResult(
         claim,
         Status.ASSESSED,
         verdict,
         score,
         segments=segments,
-        timeline=_timeline(curve, pooled.valid, STEP_RATE),
+        timeline=_timeline(curve, pooled.valid, STEP_RATE, duration),
         track=pooled.track,
         offset_ms=offset,
         low=bounds["low"],
@@ -211,8 +234,8 @@ def read_score(score: float, low: float, high: float) -> Outcome:
 def overall(claims: dict[Claim, ClaimResult]) -> tuple[Outcome, float | None]:
     """The clip's verdict from its claims, and the highest of their scores.
 
-    One claim that holds makes a clip manipulated; one that stays open leaves it inconclusive; a claim that could not
-    be assessed is no evidence either way.
+    One claim that holds makes a clip manipulated; one that stays open leaves it inconclusive; a claim that
+    could not be assessed is no evidence either way.
     """
     assessed = [result for result in claims.values() if result.status is Status.ASSESSED]
     if not assessed:
@@ -224,8 +247,10 @@ def overall(claims: dict[Claim, ClaimResult]) -> tuple[Outcome, float | None]:
     return Outcome.NO_MANIPULATION_FOUND, score
 
 
-def missing_reason(claim: Claim, prepared: Prepared) -> str:
+def missing_reason(claim: Claim, prepared: Prepared, config: FusionConfig) -> str:
     """In words, why a claim could not be assessed in this clip."""
+    if not config.claims.get(claim.value):
+        return "this model does not answer it"
     voice = _no_voice(prepared)
     face = _no_face(prepared.clip, prepared.tracks)
     if claim is Claim.VOICE_CLONING:
@@ -264,21 +289,26 @@ def _not_assessable(claim: Claim, reason: str) -> ClaimResult:
 
 
 def _window_evidence(
-    claim: Claim, evidence: ClipEvidence, pooled: Pooled, config: FusionConfig, settings: WindowSettings
+    claim: Claim, evidence: ClipEvidence, pooled: Pooled, config: FusionConfig, duration: float
 ) -> Iterator[Evidence]:
     """Per window, the highest step of the claim that decided."""
+    from avdetect.fusion import STEP_RATE
+
     for start, logits, valid in evidence.tracks[pooled.track].pieces[claim]:
         if valid.any():
             score = float(probability(logits[valid].max(), config, claim))
-            yield Evidence(claim, start, start + settings.length, score, pooled.track, "model")
+            end = max(start, min(start + len(logits) / STEP_RATE, duration))
+            yield Evidence(claim, start, end, score, pooled.track, "model")
 
 
-def _timeline(curve: Floats, valid: np.ndarray[Any, Any], rate: float) -> Timeline:
+def _timeline(curve: Floats, valid: Bools, rate: float, duration: float) -> Timeline:
     fold = -(-len(curve) // LONGEST_CURVE)
-    times, scores = [], []
+    times: list[float] = []
+    scores: list[float | None] = []
     for first in range(0, len(curve), fold):
         here = curve[first : first + fold][valid[first : first + fold]]
-        times.append(round((first + fold / 2) / rate, 3))
+        end = min((first + fold) / rate, duration)
+        times.append(round((first / rate + end) / 2, 3))
         scores.append(float(here.max()) if len(here) else None)
     return Timeline(tuple(times), tuple(scores))
 
@@ -286,8 +316,8 @@ def _timeline(curve: Floats, valid: np.ndarray[Any, Any], rate: float) -> Timeli
 def _peaks(waveform: Floats | None) -> tuple[float, ...]:
     if waveform is None or not len(waveform):
         return ()
-    parts = np.array_split(np.abs(waveform), min(PEAKS, len(waveform)))
-    return tuple(round(min(1.0, float(part.max())), 4) for part in parts)
+    parts = np.array_split(waveform, min(PEAKS, len(waveform)))
+    return tuple(round(min(1.0, float(np.abs(part).max())), 4) for part in parts)
 
 
 def _facts(clip: Clip) -> dict[str, Any]:

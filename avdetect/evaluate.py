@@ -101,7 +101,11 @@ def _row(raw: dict[str, str | None]) -> Row:
 def evaluate(
     detector: Detector, items: Sequence[Item], claims: Sequence[Claim], csv_path: Path | None = None
 ) -> Iterator[list[Row]]:
-    """Rows item by item, also appended to `csv_path`; items that stand there already are read, not scored again."""
+    """Rows item by item, also appended to `csv_path`.
+
+    Items whose claims all stand there already are read, not scored again; claims that were not asked for
+    before are added. All rows of one file must come from one model.
+    """
     done: dict[str, list[Row]] = {}
     if csv_path is not None and csv_path.is_file() and csv_path.stat().st_size:
         for row in read_rows(csv_path):
@@ -109,11 +113,14 @@ def evaluate(
     writer = _Writer(csv_path, fresh=not done) if csv_path is not None else None
     try:
         for item in items:
-            rows = done.get(str(item.path))
-            if rows is None:
-                rows = list(rows_of(item, detector.detect(item.path), claims))
+            rows = [row for row in done.get(str(item.path), []) if row.claim in claims]
+            stand = {row.claim for row in rows}
+            wanted = [claim for claim in claims if item.label[claim] is not None and claim not in stand]
+            if wanted:
+                fresh = list(rows_of(item, detector.detect(item.path), wanted))
                 if writer is not None:
-                    writer.write(rows)
+                    writer.write(fresh)
+                rows += fresh
             yield rows
     finally:
         if writer is not None:
@@ -144,7 +151,7 @@ def tables(rows: Sequence[Row], claims: Sequence[Claim] = CLAIMS) -> dict[str, d
         if not mine:
             continue
         table = summary(
-            [row.score for row in scored],
+            [row.score for row in scored if row.score is not None],
             [bool(row.fake) for row in scored],
             groups=[row.method or None for row in scored],
             clusters=[row.identity for row in scored],

@@ -30,8 +30,8 @@ def evaluate_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         return parser
     parser = argparse.ArgumentParser(
         "avdetect evaluate",
-        description="Scores every clip of a labelled manifest (csv or parquet) and tells how well that went; or, as "
-        "`evaluate scores --help`, measures a score file of another system.",
+        description="Scores every clip of a labelled manifest (csv or parquet) and tells how well that went; or, "
+        "as `evaluate scores --help`, measures a score file of another system.",
         epilog="example: python -m avdetect evaluate corpus/manifest.csv --split val --slice audio-only "
         "--claim voice_cloning --csv scores.csv",
     )
@@ -48,7 +48,10 @@ def evaluate_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", choices=["train", "val", "test"], help="only the rows of this split")
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="a row per clip and claim; goes on where it stopped"
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="a row per clip and claim; goes on where it stopped (one file for one model)",
     )
     parser.add_argument("--json", metavar="FILE", help="the tables as JSON; - for standard output")
     parser.set_defaults(run=run_manifest)
@@ -61,7 +64,9 @@ def run_manifest(args: argparse.Namespace) -> int:
     from avdetect.errors import DatasetError
     from avdetect.evaluate import Slice, evaluate, tables
     from avdetect.manifest import read_manifest
+    from avdetect.outputs import check_output, open_output
     from avdetect.progress import track
+    from avdetect.wording import printable
 
     claims = [Claim(name) for name in args.claim] if args.claim else list(CLAIMS)
     wanted = Slice(args.slice)
@@ -75,27 +80,30 @@ def run_manifest(args: argparse.Namespace) -> int:
     if not items:
         raise DatasetError(f"{args.manifest}: no row fits --split, --slice and --claim")
     detector = Detector.from_pretrained(args.model, device=args.device)
+    to_file = Path(args.json) if args.json not in (None, "-") else None
+    for path, option in ((args.csv, "--csv"), (to_file, "--json")):
+        if path is not None:
+            check_output(path, option, [args.manifest])
     rows: list[Row] = []
     for found in track(evaluate(detector, items, claims, args.csv), "scoring", len(items)):
         rows += found
     table = tables(rows, claims)
-    if args.json == "-":
-        json.dump(table, sys.stdout, indent=1)
-        print()
-    else:
-        print(to_text(table))
-    if args.json and args.json != "-":
-        Path(args.json).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    as_json = json.dumps(table, indent=1) + "\n"
+    sys.stdout.write(as_json if args.json == "-" else to_text(table) + "\n")
+    if to_file is not None:
+        with open_output(to_file, "--json") as file:
+            file.write(as_json)
     failed = {row.path: row.reason for row in rows if row.verdict == "error"}
     for path, reason in failed.items():
-        print(f"avdetect: not scored: {reason or path}", file=sys.stderr)
+        print(f"avdetect: {printable(reason or path)}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def to_text(table: dict[str, dict[str, Any]]) -> str:
     """A line per claim, and under it a line per method."""
     lines = [
-        f"{'claim':<34}{'real':>6}{'fake':>6}{'AUC':>8}{'95 %':>15}{'EER':>8}{'coverage':>10}{'false alarms':>14}"
+        f"{'claim':<34}{'real':>6}{'fake':>6}{'AUC':>8}{'95 %':>15}{'EER':>8}{'coverage':>10}"
+        f"{'false alarms':>14}"
     ]
     for claim, row in table.items():
         interval = "" if row["auc_ci"] is None else f"{row['auc_ci'][0]:.3f}-{row['auc_ci'][1]:.3f}"
@@ -105,7 +113,8 @@ def to_text(table: dict[str, dict[str, Any]]) -> str:
         )
         for method, group in sorted(row.get("groups", {}).items()):
             lines.append(
-                f"  {method[:31]:<32}{'':>6}{group['n_fake']:>6}{_number(group['auc'])}{'':>15}{_number(group['eer'])}"
+                f"  {method[:31]:<32}{'':>6}{group['n_fake']:>6}{_number(group['auc'])}{'':>15}"
+                f"{_number(group['eer'])}"
             )
     return "\n".join(lines)
 

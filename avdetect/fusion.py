@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from avdetect.encoders import build_encoder
 from avdetect.encoders.masking import step_mask
@@ -140,10 +140,11 @@ def resample_steps(output: EncoderOutput, steps: int) -> tuple[Tensor, Tensor]:
 
 
 def soft_maximum(logits: Tensor, mask: Tensor, sharpness: Tensor) -> Tensor:
-    """Log-mean-exp of [..., K] over valid steps, with a sharpness [...]: the mean for sharpness -> 0, the maximum for sharpness -> inf.
+    """Log-mean-exp of [..., K] over valid steps, with a sharpness [...].
 
-    With a learned sharpness a short fake stretch in a long real clip survives as far as the training data has
-    shown that it should. Rows without a valid step give 0.
+    It is the mean for sharpness -> 0, the maximum for sharpness -> inf. With a learned sharpness a short fake
+    stretch in a long real clip survives as far as the training data has shown that it should. Rows without a
+    valid step give 0.
     """
     scaled = (logits * sharpness[..., None]).masked_fill(~mask, float("-inf"))
     count = mask.sum(-1)
@@ -201,10 +202,13 @@ class FusionModel(PreTrainedModel):
         super().__init__(config)
         config.check()
         self.encoders = nn.ModuleDict()
+        self.modalities: dict[str, str] = {}
         self.heads = nn.ModuleDict()
         for name, stream in config.streams.items():
             encoder = build_encoder(stream["encoder"], **stream.get("options", {}))
+            assert isinstance(encoder, nn.Module)
             self.encoders[name] = encoder
+            self.modalities[name] = encoder.modality
             if name not in ("lips", "speech"):
                 self.heads[name] = StreamHead(encoder.dim, config)
         self.sharpness = nn.Parameter(torch.zeros(len(CLAIMS)))
@@ -260,6 +264,7 @@ class FusionModel(PreTrainedModel):
             )
             output.curve, output.curve_weight = curve.total, curve.weight
         output.clip_logits = clip_logits
+        assert output.step_mask is not None
         output.claim_mask = output.step_mask.any(1)
         if labels is not None:
             output.loss = self._loss(output, labels, curve, true_lag)
@@ -276,7 +281,7 @@ class FusionModel(PreTrainedModel):
         """Each stream over the rows that have its input and, where labels are given, whose labels can teach it."""
         encoded = {}
         for name, encoder in self.encoders.items():
-            x, lengths = inputs[encoder.modality]
+            x, lengths = inputs[self.modalities[name]]
             if x is None or lengths is None or not bool((lengths > 0).any()):
                 continue
             wanted = lengths > 0
@@ -285,7 +290,8 @@ class FusionModel(PreTrainedModel):
             rows = torch.nonzero(wanted)[:, 0]
             if len(rows) == 0:
                 continue
-            out = encoder(x[rows], lengths[rows])
+            longest = int(lengths[rows].max())  # other rows may be padded further for another stream
+            out = encoder(x[rows, :longest], lengths[rows])
             features = out.features.new_zeros(batch, *out.features.shape[1:]).index_copy(
                 0, rows, out.features
             )
@@ -309,7 +315,7 @@ class FusionModel(PreTrainedModel):
             if name not in encoded:
                 continue
             evidence, mask = head(encoded[name], steps)
-            if speech is not None and self.encoders[name].modality == "audio":
+            if speech is not None and self.modalities[name] == "audio":
                 mask = mask & _speech_steps(speech, steps)
             mask = mask & self._kept(batch, device)[:, None]
             reads = mask[..., None] & self._reads(name).to(device)

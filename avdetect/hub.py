@@ -154,21 +154,30 @@ def load(name_or_folder: str | Path = DEFAULT, device: str = "cpu") -> FusionMod
             f"{folder}: the weights cannot be loaded ({_first_line(error)}); copy or train the model again"
         ) from error
     if unfit:  # transformers would go on with random numbers in their place
-        raise ModelError(f"{folder}: {len(unfit)} weights do not fit config.json, the first is '{unfit[0]}'")
+        raise ModelError(
+            f"{folder}: the weights cannot be loaded ({len(unfit)} do not fit config.json, the first is "
+            f"'{unfit[0]}'); copy or train the model again"
+        )
     placed: Any = model.train(False)
     ready: FusionModel = placed.to(device)
     return ready
 
 
 def _load(folder: Path) -> tuple[FusionModel, list[str]]:
-    """The model, and the names of weights that are missing or one too many."""
+    """The model, and the names of weights that are missing, one too many or of another shape."""
     from avdetect.fusion import FusionModel
 
     read: Any = FusionModel.from_pretrained  # its stubs know nothing of what it gives with loading info
     model, loading = read(
-        folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype="float32"
+        folder,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are told below
+        dtype="float32",
     )
-    return model, sorted({*loading["missing_keys"], *loading["unexpected_keys"]})
+    misshapen = {name for name, *_ in loading["mismatched_keys"]}
+    return model, sorted({*loading["missing_keys"], *loading["unexpected_keys"], *misshapen})
 
 
 @contextmanager

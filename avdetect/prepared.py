@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from avdetect.errors import InputError
-from avdetect.types import Item, Window
-from avdetect.windows import CROP_EVERY, WindowSettings, prepare
+from avdetect.types import CROP_EVERY, Item, Window
+from avdetect.windows import WindowSettings, prepare
 
 FORMAT = 2
 """Raised whenever `prepare` gives something else for the same clip and settings."""

@@ -11,25 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from avdetect.augment import degrade_audio
 from avdetect.augment_faces import degrade_faces
-from avdetect.batch import collate, label_row, mirrored
+from avdetect.batch import collate, label_row, mirrored, shrunk
 from avdetect.errors import ConfigError
 from avdetect.forgeries.desync import swapped
 from avdetect.forgeries.resynthesis import resynthesise
 from avdetect.forgeries.self_blending import self_blended
 from avdetect.prepared import PreparedClip
-from avdetect.types import FRAME_RATE, SAMPLE_RATE, Claim, Item, Label, Window
+from avdetect.types import CROP_EVERY, FRAME_RATE, SAMPLE_RATE, Claim, Item, Label, Window
 
 Rng = np.random.Generator
-
-SIDE = 160
-"""Pixels of a face crop in training: forging and degrading at full size would cost more than the network."""
 
 
 @dataclass(frozen=True)
@@ -263,14 +259,14 @@ def _picture_only(window: Window, rng: Rng, crops: int) -> Window:
     first = int(rng.integers(0, max(1, len(window.face_crops) - crops + 1)))
     some = slice(first, first + crops)
     size = window.face_crops.shape[1]
-    pictures = [cv2.resize(c, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for c in window.face_crops[some]]
+    pictures = shrunk(window.face_crops[some])
     return Window(
-        window.start,
-        window.end,
+        0.0,
+        len(pictures) * CROP_EVERY / FRAME_RATE,
         track=window.track,
-        face_crops=np.stack(pictures),
-        crop_frames=window.crop_frames[some],
-        crop_landmarks=window.crop_landmarks[some] * np.float32(SIDE / size),
+        face_crops=pictures,
+        crop_frames=np.arange(len(pictures)) * CROP_EVERY,
+        crop_landmarks=window.crop_landmarks[some] * np.float32(pictures.shape[1] / size),
     )
 
 

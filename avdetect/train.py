@@ -9,6 +9,8 @@ from __future__ import annotations
 import avdetect.compat  # noqa: F401  (must stand before transformers)
 
 # isort: split
+import difflib
+import inspect
 import json
 import os
 import platform
@@ -156,14 +158,17 @@ def of_splits(items: Sequence[Item], splits: Sequence[str]) -> list[Item]:
 
 def build_model(config: TrainConfig) -> FusionModel:
     """A fresh model of the recipe."""
-    try:
-        settings = FusionConfig(**config.model)
-    except TypeError as error:
-        raise ConfigError(f"[model]: {error}") from error
+    known = [name for name in inspect.signature(FusionConfig).parameters if name != "kwargs"]
+    for name in config.model:
+        if name not in known:  # transformers would keep it, unread
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"[model]: unknown setting '{name}'; {hint}")
+    settings = FusionConfig(**config.model)
     settings.name, settings.version = config.name, config.version
     model = FusionModel(settings)
     # the 2-D convolutions of small encoders run faster on a CPU with channels last
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # transformers narrows the signature
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # transformers narrows the signature
     return model
 
 
@@ -173,12 +178,12 @@ def train(recipe: Path, overrides: Sequence[str] = (), *, resume: bool = False) 
     run = config.training.out / config.name
     if run.exists() and any(run.iterdir()) and not resume:
         raise ConfigError(f"{run}: holds a run already; add --resume to go on with it, or give another name=")
-    run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.training.seed)
+    model = build_model(config)  # before the clips: what is wrong with it shows at once
     items = read_manifest(config.data.manifest)
     clips = load_clips(of_splits(items, config.data.train), config.data, "training clips")
     held_out = load_clips(of_splits(items, config.data.validate), config.data, "validation clips")
-    torch.manual_seed(config.training.seed)
-    model = build_model(config)
+    run.mkdir(parents=True, exist_ok=True)
     trainer = make_trainer(model, config, clips, held_out, run)
     write_facts(run, config, items)
     last = get_last_checkpoint(str(run / "checkpoints")) if (run / "checkpoints").is_dir() else None

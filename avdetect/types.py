@@ -23,6 +23,9 @@ SAMPLE_RATE = 16_000
 FRAME_RATE = 25
 """Video grid, frames per second: every clip is brought to it."""
 
+CROP_EVERY = 5
+"""A face crop every so many frames of the 25 fps grid: five a second."""
+
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]

@@ -19,6 +19,7 @@ from avdetect.media import frames, open_clip
 from avdetect.speech import SpeechReport, speech_mask, speech_segments
 from avdetect.tracks import FaceTracker
 from avdetect.types import (
+    CROP_EVERY,
     FRAME_RATE,
     SAMPLE_RATE,
     Claim,
@@ -31,8 +32,6 @@ from avdetect.types import (
     Window,
 )
 
-CROP_EVERY = 5
-"""A face crop every so many frames of the 25 fps grid."""
 MIN_FOUND = 0.4
 """A track takes part in a window in which its face was found in at least this share of frames."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from avdetect.batch import LIPS, collate, label_row, mirrored, mouth_motion
+from avdetect.batch import FACE_SIDE, LIPS, collate, label_row, mirrored, mouth_motion
 from avdetect.types import FRAME_RATE, Floats, Label, Window
 
 ANCHORS = {
@@ -96,6 +97,7 @@ def test_a_mirrored_face_is_the_face_with_its_sides_changed() -> None:
     twice = mirrored(mirrored(face))
     used = [*LIPS, *ANCHORS]
     np.testing.assert_array_equal(twice[:, used], face[:, used])
+    np.testing.assert_array_equal(mirrored(face)[:, 291], face[:, 61] * np.float32([-1, 1, 1]))
     plain, other = (mouth_motion(f).reshape(3, -1, 2) for f in (face, mirrored(face)))
     corner, opposite = LIPS.index(61), LIPS.index(291)
     np.testing.assert_allclose(other[:, opposite] * [-1, 1], plain[:, corner], atol=1e-4)
@@ -122,7 +124,7 @@ def make_window(seconds: float, *, sound: bool = False, face: bool = False, crop
         track=0 if face or crops else None,
         found=np.ones(frames, bool) if face else None,
         landmarks=make_face(frames) if face else None,
-        face_crops=rng.integers(0, 256, (crops, 224, 224, 3), dtype=np.uint8) if crops else None,
+        face_crops=rng.integers(0, 256, (crops, 96, 96, 3), dtype=np.uint8) if crops else None,
         crop_frames=np.arange(crops) * 5 if crops else None,
         crop_landmarks=np.zeros((crops, 478, 2), np.float32) if crops else None,
     )
@@ -138,18 +140,43 @@ def test_windows_of_every_kind_share_a_batch() -> None:
     assert batch["waveform"].shape == (3, 40 * 640)
     assert batch["waveform_lengths"].tolist() == [16000, 0, 25600]
     assert batch["mouth"].shape == (3, 50, 2 * len(LIPS)) and batch["mouth_lengths"].tolist() == [0, 50, 40]
-    assert batch["faces"].shape == (3, 4, 3, 224, 224) and batch["face_lengths"].tolist() == [0, 4, 2]
+    assert batch["faces"].shape == (3, 10, 3, 96, 96) and batch["face_lengths"].tolist() == [0, 10, 8]
     assert batch["faces"].dtype is torch.uint8
     assert batch["speech"].sum(1).tolist() == [25, 0, 40] and batch["found"].sum(1).tolist() == [0, 50, 40]
 
 
 def test_rows_hold_their_own_content_and_zeros_after_it() -> None:
-    short, long = make_window(1.0, sound=True, crops=2), make_window(2.0, sound=True, crops=3)
+    short, long = make_window(1.0, sound=True, crops=5), make_window(2.0, sound=True, crops=10)
     batch = collate([short, long])
     assert short.waveform is not None and short.face_crops is not None
     np.testing.assert_array_equal(batch["waveform"][0, :16000].numpy(), short.waveform)
-    assert not batch["waveform"][0, 16000:].any() and not batch["faces"][0, 2:].any()
+    assert not batch["waveform"][0, 16000:].any() and not batch["faces"][0, 5:].any()
     np.testing.assert_array_equal(batch["faces"][0, 1].permute(1, 2, 0).numpy(), short.face_crops[1])
+
+
+@pytest.mark.parametrize(
+    ("frames", "held"),
+    [
+        ([0, 5, 10, 15, 20], [0, 1, 2, 3, 4]),
+        ([0, 10], [0, 0, 1, 1, 1]),
+        ([15], [0, 0, 0, 0, 0]),
+        ([3, 8, 13, 18, 23], [0, 1, 2, 3, 4]),  # a window that starts between two crops
+    ],
+)
+def test_face_crops_stand_at_their_time_and_are_held_where_one_is_missing(
+    frames: list[int], held: list[int]
+) -> None:
+    window = replace(make_window(1.0, crops=len(frames)), crop_frames=np.array(frames))
+    faces = collate([window])["faces"][0].permute(0, 2, 3, 1).numpy()
+    assert window.face_crops is not None
+    np.testing.assert_array_equal(faces, window.face_crops[held])
+
+
+def test_large_face_crops_are_shrunk_to_the_size_of_training() -> None:
+    crops = np.repeat(np.linspace(0, 255, 224).astype(np.uint8)[None, None, :, None], 224, 1).repeat(3, 3)
+    shrunk = collate([replace(make_window(1.0, crops=1), face_crops=crops)])["faces"][0, 0, 0].numpy()
+    assert shrunk.shape == (FACE_SIDE, FACE_SIDE)
+    np.testing.assert_allclose(shrunk[80], np.linspace(0, 255, FACE_SIDE), atol=2)
 
 
 @pytest.mark.parametrize(

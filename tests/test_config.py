@@ -97,28 +97,30 @@ def test_the_message_names_the_file(recipe: Path) -> None:
 
 
 def test_a_setting_without_a_default_must_be_there() -> None:
-    with pytest.raises(ConfigError, match="x.toml: 'name' is not set"):
+    with pytest.raises(ConfigError, match=r"x\.toml: 'name' is not set"):
         build(Settings, {}, "x.toml")
 
 
 def test_broken_and_missing_files_are_told_in_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("name = [")
-    with pytest.raises(ConfigError, match="broken.toml: cannot be read as TOML") as error:
+    with pytest.raises(ConfigError, match=r"broken\.toml: cannot be read as TOML") as error:
         read_config(Settings, broken)
     assert "\n" not in str(error.value)
-    with pytest.raises(ConfigError, match="absent.toml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read"):
         read_config(Settings, tmp_path / "absent.toml")
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b'name = "\xe4"')
-    with pytest.raises(ConfigError, match="latin.toml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"latin\.toml: cannot be read"):
         read_config(Settings, latin)
 
 
 def test_recipes_are_found_by_name_or_path(recipe: Path) -> None:
     assert find_recipe(recipe) == recipe
     assert find_recipe("base") == RECIPES / "base.toml"
-    with pytest.raises(ConfigError, match="bse: no such configuration; give a .toml file or one of: .*base"):
+    with pytest.raises(
+        ConfigError, match=r"bse: no such configuration; give a \.toml file or one of: .*base"
+    ):
         find_recipe("bse")
 
 

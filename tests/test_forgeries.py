@@ -164,7 +164,7 @@ def test_moving_leaves_its_input_alone() -> None:
     np.testing.assert_array_equal(waveform_of(window), kept)
 
 
-@pytest.mark.parametrize("frames", [25, -25, 10, -10])
+@pytest.mark.parametrize("frames", [25, -25, 15, -15, 10, -10])
 def test_sound_moved_out_of_a_short_window_is_silence(frames: int) -> None:
     window = Window(0.0, 0.4, waveform=speechlike(0.4), speech=np.ones(10, bool))
     out = shift(window, frames)

@@ -194,7 +194,17 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
             run(workshop, "cut")
     assert not (workshop / "runs" / "cut" / "model").exists()
     assert "left out: " in capsys.readouterr().err  # gone.mp4
-    resumed = run(workshop, "cut", resume=True)
+    steps: list[int] = []
+    with monkeypatch.context() as patch:
+        step = ClaimTrainer.training_step
+
+        def training_step(self: ClaimTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+            steps.append(self.state.global_step)
+            return step(self, *args, **kwargs)
+
+        patch.setattr(ClaimTrainer, "training_step", training_step)
+        resumed = run(workshop, "cut", resume=True)
+    assert steps == [2, 3]
     one, other = (load_file(f / "model" / "model.safetensors") for f in (finished, resumed))
     assert one.keys() == other.keys()
     for name in one:
@@ -209,6 +219,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
     ("overrides", "message"),
     [
         (["training.stps=3"], "unknown setting 'stps'; did you mean 'steps'"),
+        (["model.layrs=2"], "unknown setting 'layrs'; did you mean 'layers'"),
         (["model.streams.voice.encoder=lcn"], "no encoder is called 'lcn'"),
         (["model.streams.voice.options.wdth=3"], "encoder 'lcnn': .*wdth"),
         (["model.dim=wide"], "dim = 'wide' is not a positive whole number"),

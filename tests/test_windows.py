@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import pytest
 from clips import beep, make_audio, make_video, noise, onset, tone
 
 from avdetect.errors import MediaError
-from avdetect.types import Claim, Floats
+from avdetect.types import CROP_EVERY, Claim, Clip, Floats
 from avdetect.windows import (
-    CROP_EVERY,
     Prepared,
     WindowSettings,
     _forget,
+    _Seen,
     overlap_add,
     prepare,
     segments_of,
@@ -37,7 +38,7 @@ def test_windows_cover_the_clip_and_end_with_it(duration: float, hop: float, len
     assert starts == sorted(set(starts))
     covered = {frame for start in starts for frame in range(start, start + each)}
     assert covered == set(range(frames))
-    assert all(b - a <= round(hop * 25) for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= round(hop * 25) for a, b in pairwise(starts))
 
 
 def test_no_clip_is_too_short_for_a_window() -> None:
@@ -140,19 +141,12 @@ def test_what_no_later_window_needs_is_forgotten() -> None:
     assert set(seen) == {0} and min(seen[0]) == 40 and len(seen[0]) == 60
 
 
-def test_the_buffer_does_not_grow_with_the_clip(
-    talking: Walked,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_buffer_does_not_grow_with_the_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long clip's frames, as `_look` gives them, through the window loop."""
-    import avdetect.windows as module
-    from avdetect.types import Clip
-
     duration, most = 120.0, 0
-    window = talking[1][0]
-    one = module._Seen(window.landmarks[0], window.mouth_crops[0], None)
+    one = _Seen(np.zeros((478, 3), np.float32), np.zeros((8, 8), np.uint8), None)
 
-    def look(self: Prepared, seen: dict[int, dict[int, module._Seen]]) -> Iterator[int]:
+    def look(self: Prepared, seen: dict[int, dict[int, _Seen]]) -> Iterator[int]:
         nonlocal most
         for index in range(round(duration * 25) + 50):  # more frames than the duration says
             seen.setdefault(0, {})[index] = one

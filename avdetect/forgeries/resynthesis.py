@@ -122,14 +122,13 @@ def source_filter(waveform: Floats, rng: Rng) -> Floats:
     source = voiced * pulses + np.sqrt(1 - voiced + breath**2) * noise
     excitation = _stft(torch.from_numpy(source.astype(np.float32)), fft, hop)
     flat = _through_mel(excitation.abs(), fft, 24)
-    flat = torch.maximum(
-        flat, 0.1 * excitation.abs().mean(0)
-    )  # bins without a band would drown the speech in hum
+    # bins that no band covers would be raised without bound, and drown the speech in hum
+    flat = torch.maximum(flat, 0.1 * excitation.abs().mean(0))
     return _istft(excitation / flat * envelope, fft, hop, len(waveform)).numpy()
 
 
 def upsampling_traces(waveform: Floats, rng: Rng) -> Floats:
-    """Images and tones that transposed convolutions leave: a part of the band rebuilt by zero-stuffing, softly clipped."""
+    """What transposed convolutions leave, images and tones: a part of the band zero-stuffed and softly clipped."""
     factor = int(rng.choice([2, 2, 4]))
     x = torch.from_numpy(waveform)
     low = torch.nn.functional.avg_pool1d(x[None, None], factor, ceil_mode=True)[0, 0]

@@ -18,80 +18,24 @@ from avdetect.types import Bytes, Floats, Label, Window
 
 Rng = np.random.Generator
 
+# fmt: off
 REGIONS: dict[str, tuple[int, ...]] = {
     "face": (),
     "lower": (
-        234,
-        93,
-        132,
-        58,
-        172,
-        136,
-        150,
-        149,
-        176,
-        148,
-        152,
-        377,
-        400,
-        378,
-        379,
-        365,
-        397,
-        288,
-        361,
-        323,
-        454,
-        4,
+        234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288,
+        361, 323, 454, 4
     ),
     "mouth": (
-        57,
-        186,
-        92,
-        165,
-        167,
-        164,
-        393,
-        391,
-        322,
-        410,
-        287,
-        273,
-        335,
-        406,
-        313,
-        18,
-        83,
-        182,
-        106,
-        43,
-        200,
+        57, 186, 92, 165, 167, 164, 393, 391, 322, 410, 287, 273, 335, 406, 313, 18, 83, 182, 106,
+        43, 200
     ),
     "inner": (
-        70,
-        63,
-        105,
-        66,
-        107,
-        336,
-        296,
-        334,
-        293,
-        300,
-        454,
-        361,
-        435,
-        364,
-        394,
-        152,
-        169,
-        135,
-        215,
-        132,
-        234,
+        70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 454, 361, 435, 364, 394, 152, 169, 135, 215,
+        132, 234
     ),
 }
 """Landmarks whose hull is blended; an empty tuple means all of them."""
+# fmt: on
 
 
 def _mask(landmarks: Floats, size: int, bend: NDArray[np.float32], soft: float, grow: float) -> Floats:
@@ -100,22 +44,23 @@ def _mask(landmarks: Floats, size: int, bend: NDArray[np.float32], soft: float, 
     points = (landmarks - centre) * grow + centre
     hull = cv2.convexHull(np.round(points).astype(np.int32))
     mask = np.zeros((size, size), np.float32)
-    cv2.fillConvexPoly(mask, hull, 1.0)
+    cv2.fillConvexPoly(mask, hull, (1.0,))
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).astype(np.float32) + bend
-    mask = cv2.remap(mask, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR)
-    return cv2.GaussianBlur(mask, (0, 0), soft)
+    bent = cv2.remap(mask, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR)
+    return np.asarray(cv2.GaussianBlur(bent, (0, 0), soft), np.float32)
 
 
 def _bend(size: int, rng: Rng, strength: float) -> NDArray[np.float32]:
     coarse = rng.normal(0, strength, (5, 5, 2)).astype(np.float32)
-    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _moved(crop: Bytes, rng: Rng, place: NDArray[np.float64], flicker: float) -> Bytes:
     size = crop.shape[0]
     matrix = place.copy()
     matrix[:, 2] += rng.normal(0, flicker * size, 2)
-    return cv2.warpAffine(crop, matrix, (size, size), borderMode=cv2.BORDER_REFLECT)
+    moved = cv2.warpAffine(crop, matrix, (size, size), borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(moved, np.uint8)
 
 
 def _changed(crops: Bytes, rng: Rng) -> Bytes:
@@ -136,9 +81,8 @@ def self_blended(window: Window, rng: Rng) -> tuple[Window, Label]:
     inner, outer = (crops, _changed(crops, rng)) if rng.random() < 0.4 else (_changed(crops, rng), crops)
     region = str(rng.choice(list(REGIONS), p=[0.45, 0.2, 0.2, 0.15]))
     points = landmarks[:, REGIONS[region]] if REGIONS[region] else landmarks
-    place = cv2.getRotationMatrix2D(
-        (size / 2, size / 2), float(rng.normal(0, 1.5)), float(rng.uniform(0.96, 1.04))
-    )
+    turn, size_change = float(rng.normal(0, 1.5)), float(rng.uniform(0.96, 1.04))
+    place = np.asarray(cv2.getRotationMatrix2D((size / 2, size / 2), turn, size_change), np.float64)
     place[:, 2] += rng.normal(0, 0.012 * size, 2)
     bend, soft = _bend(size, rng, 0.03 * size), float(rng.uniform(1.0, 0.06 * size))
     grow, flicker = float(rng.uniform(0.85, 1.12)), float(rng.choice([0.0, 0.0, 0.004, 0.01]))
