@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -224,7 +226,11 @@ def _data(arguments: list[str]) -> Callable[[], int]:
 
 def console() -> NoReturn:
     """Entry point of the `avdetect` script."""
-    sys.exit(main())
+    code = main()
+    if code == INTERRUPTED and any(thread.name.startswith("model") for thread in threading.enumerate()):
+        # Python would wait seconds for the thread that loads the model. All that was written is flushed.
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

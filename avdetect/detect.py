@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -337,3 +339,13 @@ def _facts(clip: Clip) -> dict[str, Any]:
 def _batched(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
     while batch := list(islice(windows, size)):
         yield batch
+
+
+class _CallableModule(ModuleType):
+    """Once this module is imported, `avdetect.detect` is the module, no longer the function: so it answers calls."""
+
+    def __call__(self, path: str | Path, model: str | Path = hub.DEFAULT, **options: Any) -> Verdict:
+        return detect(path, model, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule
