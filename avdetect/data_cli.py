@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avdetect import pairing_cli, prepare_cli
+
 if TYPE_CHECKING:
     from avdetect.checks import Finding
     from avdetect.shortcuts import Measurement
@@ -26,6 +28,10 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     _add_index(commands.add_parser("index", help="turn a downloaded data set into a manifest"))
     _add_check(commands.add_parser("check", help="find what is wrong with a manifest, and its shortcuts"))
+    pairing_cli.add_arguments(
+        commands.add_parser("pair", help="join faces and voices of two sets, every class with every other")
+    )
+    prepare_cli.add_arguments(commands.add_parser("prepare", help="prepare a manifest's clips for training"))
     listing = commands.add_parser("list", help="known data sets: labels, size, licence, how to get them")
     listing.add_argument("name", nargs="?", metavar="NAME", help="say everything about this one")
     protocols = commands.add_parser("protocols", help="write the split files anew, to the same bytes")
@@ -60,10 +66,15 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the chosen command: 0 done, 1 the check found errors. Raises AvdetectError for unusable input."""
+    """Run the chosen command: 0 done, 1 the check found errors or some clips could not be used.
+
+    Raises AvdetectError for unusable input.
+    """
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "index": _index,
         "check": _check,
+        "pair": pairing_cli.run,
+        "prepare": prepare_cli.run,
         "list": _list,
         "protocols": _protocols,
     }

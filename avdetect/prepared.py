@@ -50,10 +50,11 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cache_path(cache: Path, path: Path, settings: WindowSettings) -> Path:
-    """Where the prepared form of `path` lies."""
+def cache_path(cache: Path, path: Path, settings: WindowSettings, audio_path: Path | None = None) -> Path:
+    """Where the prepared form of `path`, with its voice in `audio_path` if anywhere else, lies."""
     key = json.dumps({"format": FORMAT, "every": CROP_EVERY, **asdict(settings)}, sort_keys=True)
-    name = hashlib.sha256(f"{_digest(path)} {key}".encode()).hexdigest()
+    content = " ".join(_digest(one) for one in (path, audio_path) if one is not None)
+    name = hashlib.sha256(f"{content} {key}".encode()).hexdigest()
     return cache / name[:2] / f"{name}.safetensors"
 
 
@@ -88,16 +89,16 @@ def _load(source: Path) -> tuple[Window, ...]:
 def prepare_cached(item: Item, cache: Path, settings: WindowSettings) -> PreparedClip:
     """The item's windows, from the cache where they are; a clip that cannot be read gives a reason, no error."""
     try:
-        target = cache_path(cache, item.path, settings)
+        target = cache_path(cache, item.path, settings, item.audio_path)
     except OSError as error:
-        return PreparedClip(item, (), f"{item.path}: {error.strerror}")
+        return PreparedClip(item, (), f"{error.filename or item.path}: {error.strerror}")
     if target.is_file():
         try:
             return PreparedClip(item, _load(target))
         except (SafetensorError, KeyError, TypeError, ValueError):
             target.unlink()  # written by a machine that died: made anew below
     try:
-        prepared = prepare(item.path, settings)
+        prepared = prepare(item.path, settings, audio_path=item.audio_path)
         windows = list(prepared)
     except InputError as error:
         return PreparedClip(item, (), str(error))

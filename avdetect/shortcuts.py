@@ -33,6 +33,10 @@ FEATURES: Mapping[str, tuple[str, ...]] = {
 }
 """What a class might be told by, in groups; `all` stands for every one of them."""
 
+NON_SPEECH = ("leading_silence", "trailing_silence", "silent_share", "silence_level", "silence_centre")
+"""What the quiet parts of the sound tell by themselves; no part of `all`."""
+_GROUPS = {**FEATURES, "non-speech": NON_SPEECH}
+
 _FRAME = SAMPLE_RATE // 50  # 20 ms
 _SILENCE = 10 ** (-40 / 20)  # relative to the loudest 20 ms of the clip
 _FOLDS = 5
@@ -41,7 +45,11 @@ _FEWEST = 10  # items of each class below which an AUC says nothing
 
 @dataclass(frozen=True)
 class Measurement:
-    """What can be told of a clip without its content. Seconds, Hz, dB below full scale, bits per second."""
+    """What can be told of a clip without its content. Seconds, Hz, dB below full scale, bits per second.
+
+    `silent_share` (0..1), `silence_level` and `silence_centre` (of its spectrum) are of the frames of 20 ms that lie
+    at least 40 dB below the loudest one.
+    """
 
     container: str
     video_codec: str | None
@@ -60,6 +68,9 @@ class Measurement:
     leading_silence: float | None = None
     trailing_silence: float | None = None
     bandwidth: float | None = None
+    silent_share: float | None = None
+    silence_level: float | None = None
+    silence_centre: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,15 +135,14 @@ def measure_items(
 def separability(
     items: Sequence[Item], measured: Sequence[Measurement], claim: Claim, features: str = "all"
 ) -> Separability:
-    """How well `features` (a key of FEATURES, or "all") tell the classes of `claim` apart.
+    """How well `features` (a key of FEATURES, "non-speech" or "all") tell the classes of `claim` apart.
 
     Gradient-boosted trees, five folds. Held-out sources are those of `Item.source`, or else the pair, the
     person or the file. An AUC of 0.5 is chance; 1 means that the class can be read from the files' outside.
     """
     rows = [(item, row) for item, row in zip(items, measured, strict=True) if item.label[claim] is not None]
     labels = np.array([bool(item.label[claim]) for item, _ in rows])
-    names = FEATURES.get(features) or tuple(name for group in FEATURES.values() for name in group)
-    table = _table([row for _, row in rows], names)
+    table = _table([row for _, row in rows], _names(features))
     groups = np.array([_source(item) for item, _ in rows])
     fake = int(labels.sum())
     real = len(labels) - fake
@@ -145,6 +155,16 @@ def separability(
         _auc(table, labels, None) if enough else None,
         _auc(table, labels, groups) if enough and _spread(groups, labels) >= _FOLDS else None,
     )
+
+
+def told_apart(
+    one: Sequence[Measurement], other: Sequence[Measurement], features: str = "all"
+) -> float | None:
+    """AUC with which `features` tell the clips of one source from another's; None with too few of either."""
+    if min(len(one), len(other)) < _FEWEST:
+        return None
+    labels = np.arange(len(one) + len(other)) >= len(one)
+    return _auc(_table([*one, *other], _names(features)), labels, None)
 
 
 def describe(
@@ -202,7 +222,27 @@ def _sound(waveform: Floats) -> dict[str, float]:
         "leading_silence": seconds * (int(loud[0]) if loud.size else len(power)),
         "trailing_silence": seconds * (len(power) - 1 - int(loud[-1]) if loud.size else len(power)),
         "bandwidth": edge / max(1, len(spectrum) - 1) * SAMPLE_RATE / 2,
+        **_silence(frames, power, loud),
     }
+
+
+def _silence(
+    frames: Sequence[Floats], power: NDArray[np.float64], loud: NDArray[np.int64]
+) -> dict[str, float]:
+    quiet = np.setdiff1d(np.arange(len(power)), loud)
+    if not quiet.size:
+        return {"silent_share": 0.0}
+    spectrum = sum(np.abs(np.fft.rfft(frames[at], 2 * _FRAME)) ** 2 for at in quiet)
+    hertz = np.fft.rfftfreq(2 * _FRAME, 1 / SAMPLE_RATE)
+    return {
+        "silent_share": quiet.size / len(power),
+        "silence_level": 10 * float(np.log10(power[quiet].mean() + 1e-12)),
+        "silence_centre": float(hertz @ spectrum / (np.sum(spectrum) + 1e-12)),
+    }
+
+
+def _names(features: str) -> tuple[str, ...]:
+    return _GROUPS.get(features) or tuple(name for group in FEATURES.values() for name in group)
 
 
 def _source(item: Item) -> str:

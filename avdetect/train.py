@@ -30,6 +30,7 @@ from avdetect import metrics
 from avdetect.config import read_config
 from avdetect.errors import ConfigError
 from avdetect.fusion import FusionConfig, FusionModel
+from avdetect.hub import load
 from avdetect.manifest import read_manifest
 from avdetect.prepared import PreparedClip, prepare_all
 from avdetect.progress import track
@@ -55,7 +56,10 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Optimiser steps and what belongs to them; `patience` in evaluations without a better one (0: never stop)."""
+    """Optimiser steps and what belongs to them; `patience` in evaluations without a better one (0: never stop).
+
+    `start`: a trained model to go on from, by name or folder, instead of a fresh one of [model].
+    """
 
     steps: int = 3000
     learning_rate: float = 2e-3
@@ -69,6 +73,7 @@ class TrainingSettings:
     workers: int = 1
     seed: int = 0
     out: Path = Path("runs")
+    start: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "evaluate_every", "accumulate"):
@@ -82,7 +87,7 @@ class TrainConfig:
 
     name: str
     data: DataSettings
-    model: dict[str, Any]
+    model: dict[str, Any] = field(default_factory=dict)
     version: str = "0"
     mix: MixSettings = field(default_factory=MixSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
@@ -157,7 +162,15 @@ def of_splits(items: Sequence[Item], splits: Sequence[str]) -> list[Item]:
 
 
 def build_model(config: TrainConfig) -> FusionModel:
-    """A fresh model of the recipe."""
+    """The recipe's model: a fresh one of [model], or the one that it goes on from."""
+    if config.training.start is not None:
+        if config.model:
+            raise ConfigError(
+                "[model] and training.start are both set: a started model keeps its own settings"
+            )
+        model = load(config.training.start)
+        model.config.name, model.config.version = config.name, config.version
+        return _channels_last(model)
     known = [name for name in inspect.signature(FusionConfig).parameters if name != "kwargs"]
     for name in config.model:
         if name not in known:  # transformers would keep it, unread
@@ -166,8 +179,11 @@ def build_model(config: TrainConfig) -> FusionModel:
             raise ConfigError(f"[model]: unknown setting '{name}'; {hint}")
     settings = FusionConfig(**config.model)
     settings.name, settings.version = config.name, config.version
-    model = FusionModel(settings)
-    # the 2-D convolutions of small encoders run faster on a CPU with channels last
+    return _channels_last(FusionModel(settings))
+
+
+def _channels_last(model: FusionModel) -> FusionModel:
+    """The same model; the 2-D convolutions of small encoders run faster on a CPU so."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # transformers narrows the signature
     return model
 
@@ -180,6 +196,7 @@ def train(recipe: Path, overrides: Sequence[str] = (), *, resume: bool = False) 
         raise ConfigError(f"{run}: holds a run already; add --resume to go on with it, or give another name=")
     torch.manual_seed(config.training.seed)
     model = build_model(config)  # before the clips: what is wrong with it shows at once
+    model.config.recipes = [*getattr(model.config, "recipes", []), recipe.stem]
     items = read_manifest(config.data.manifest)
     clips = load_clips(of_splits(items, config.data.train), config.data, "training clips")
     held_out = load_clips(of_splits(items, config.data.validate), config.data, "validation clips")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from avdetect.errors import MediaError
 from avdetect.faces import FaceFinder, crop_face, crop_mouth
 from avdetect.media import frames, open_clip
 from avdetect.speech import SpeechReport, speech_mask, speech_segments
@@ -184,18 +185,42 @@ def _with_face(sound: Window, track: int, here: dict[int, _Seen], length: int) -
 
 
 def prepare(
-    path: Path | str, settings: WindowSettings | None = None, finder: FaceFinder | None = None
+    path: Path | str,
+    settings: WindowSettings | None = None,
+    finder: FaceFinder | None = None,
+    *,
+    audio_path: Path | str | None = None,
 ) -> Prepared:
     """The windows of a media file. MediaError where it cannot be read at all.
 
-    `finder` may be shared between clips, so that its models are loaded once.
+    `finder` may be shared between clips, so that its models are loaded once. With `audio_path` the sound is that
+    of the other file, from its start, as long as the picture lasts.
     """
     began = time.perf_counter()
     clip = open_clip(Path(path))
+    if audio_path is not None:
+        clip = _with_sound(clip, open_clip(audio_path))
     speech = speech_segments(clip.waveform) if clip.waveform is not None else None
     prepared = Prepared(clip, speech, settings or WindowSettings(), finder, warnings=list(clip.warnings))
     prepared.seconds["decode"] += time.perf_counter() - began
     return prepared
+
+
+def _with_sound(clip: Clip, sound: Clip) -> Clip:
+    """The clip with the other's sound in place of its own."""
+    if sound.waveform is None:
+        raise MediaError(sound.path, "holds no sound", "name a file with the voice")
+    duration = clip.duration if clip.has_video else sound.duration
+    return replace(
+        clip,
+        duration=duration,
+        waveform=sound.waveform[: round(duration * SAMPLE_RATE)],
+        audio_start=sound.audio_start,
+        audio_codec=sound.audio_codec,
+        source_sample_rate=sound.source_sample_rate,
+        source_channels=sound.source_channels,
+        warnings=(*clip.warnings, *sound.warnings),
+    )
 
 
 def overlap_add(

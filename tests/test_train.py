@@ -16,9 +16,10 @@ from clips import make_video
 from safetensors.torch import load_file
 
 from avdetect import hub
+from avdetect.config import build
 from avdetect.errors import ConfigError
 from avdetect.prepared import prepare_cached
-from avdetect.train import ClaimTrainer, train
+from avdetect.train import ClaimTrainer, TrainConfig, build_model, train
 from avdetect.types import CLAIMS
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "samples" / "sample.mp4"
@@ -235,3 +236,16 @@ def test_settings_that_cannot_be_are_refused_in_one_line(
     with pytest.raises(ConfigError, match=message) as error:
         run(workshop, "refused", *overrides)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_may_go_on_from_a_trained_model_but_not_with_another_shape(tmp_path: Path) -> None:
+    raw = {"name": "on", "data": {"manifest": "m.csv"}, "training": {"start": str(tmp_path)}}
+    with pytest.raises(ConfigError, match=r"both set"):
+        build_model(build(TrainConfig, {**raw, "model": {"dim": 8}}, "test"))
+    first = build_model(
+        build(TrainConfig, {"name": "first", "data": raw["data"], "model": {"dim": 8}}, "test")
+    )
+    first.save_pretrained(tmp_path)
+    second = build_model(build(TrainConfig, raw, "test"))
+    assert second.config.dim == 8 and second.config.name == "on"
+    assert torch.equal(first.sharpness, second.sharpness)
