@@ -129,7 +129,10 @@ def probes(
     if number <= 0:
         return None
     step = max(1, -(-2 * len(rows) // number))
-    chosen = [row[at] for turn, row in enumerate(rows[::step]) for at in ((0, 3), (1, 2))[turn % 2]]
+    # bit_count, not turn: clips that are dealt in turns would meet the same diagonal every time
+    chosen = [
+        row[at] for turn, row in enumerate(rows[::step]) for at in ((0, 3), (1, 2))[turn.bit_count() % 2]
+    ]
     items, measured = _opened(chosen, workers)
     if not items:
         return None
