@@ -259,9 +259,12 @@ def missing_reason(claim: Claim, prepared: Prepared, config: FusionConfig) -> st
         return voice or "no stretch of speech is long enough"
     if claim is Claim.FACE_MANIPULATION:
         return face or "no face stays in view for long enough"
+    from avdetect.pooling import MIN_OVERLAP_STEPS
+
     reasons = [reason for reason in (face, voice) if reason]
     return (
-        "; ".join(reasons) or "mouth and speech are never there together for long enough (1.5 s are needed)"
+        "; ".join(reasons)
+        or f"mouth and speech are together for less than {MIN_OVERLAP_STEPS / FRAME_RATE} s in all"
     )
 
 

@@ -26,7 +26,14 @@ def write_scores(scores: Sequence[Score], path: Path) -> None:
         writer.writerow(["file", "claim", "variant", "fake", "logit", "offset_frames", "method", "source"])
         for s in scores:
             offset = "" if s.offset_frames is None else round(s.offset_frames, 3)
-            row = [f"{s.item.path.parent.name}/{s.item.path.name}", s.claim.value, s.variant, int(s.fake), round(s.logit, 4), offset]
+            row = [
+                f"{s.item.path.parent.name}/{s.item.path.name}",
+                s.claim.value,
+                s.variant,
+                int(s.fake),
+                round(s.logit, 4),
+                offset,
+            ]
             writer.writerow([*row, s.item.method or "", s.item.source or ""])
 
 

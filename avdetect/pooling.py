@@ -14,8 +14,8 @@ from avdetect.fusion import STEP_RATE, FusionModel, FusionOutput
 from avdetect.types import CLAIMS, FRAME_RATE, Bytes, Claim, Floats, Window
 from avdetect.windows import overlap_add
 
-MIN_OVERLAP_STEPS = 38
-"""Frames (1.5 s) in which a mouth was seen while someone spoke, below which lip-sync isn't assessed."""
+MIN_OVERLAP_STEPS = 20
+"""Frames (0.8 s) in which a mouth was seen while someone spoke, below which lip-sync isn't assessed."""
 PICTURE_SIDE = 112
 """Pixels of the pictures that are kept of a face's worst moments."""
 MAX_PICTURED = 64
