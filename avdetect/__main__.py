@@ -190,7 +190,7 @@ def _train(arguments: list[str]) -> Callable[[], int]:
         "overrides", nargs="*", metavar="key=value", help="settings to change, as section.key=value"
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
 
     def run() -> int:
         from avdetect.config import find_recipe

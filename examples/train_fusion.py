@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--clip", type=Path, help="a clip to judge with the new model")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="more settings of the recipe")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     overrides = [
         f"data.manifest={args.manifest}",
