@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 INTERRUPTED, NO_READER = 130, 141
 """Exit codes as of a process that SIGINT or SIGPIPE ended."""
-COMMANDS = ("train", "evaluate", "data")
+COMMANDS = ("train", "evaluate", "data", "forge")
 
 DESCRIPTION = """\
 Was a face manipulated, was a voice cloned, do lips and speech belong together?
@@ -32,6 +32,7 @@ Was a face manipulated, was a voice cloned, do lips and speech belong together?
   python -m avdetect train RECIPE       train a fusion model       (train --help)
   python -m avdetect evaluate ...       measure scores or a model  (evaluate --help)
   python -m avdetect data ...           index and check data sets  (data --help)
+  python -m avdetect forge CLIP... --out DIR   labelled fakes from real clips  (forge --help)
 """
 
 EPILOG = """\
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> Callable[[], int]:
     if arguments and arguments[0] in COMMANDS:
         name, rest = arguments[0], arguments[1:]
-        return {"train": _train, "evaluate": _evaluate, "data": _data}[name](rest)
+        return {"train": _train, "evaluate": _evaluate, "data": _data, "forge": _forge}[name](rest)
     args = _parser().parse_args(arguments)
     return lambda: _detect(args)
 
@@ -190,6 +191,12 @@ def _train(arguments: list[str]) -> Callable[[], int]:
         "overrides", nargs="*", metavar="key=value", help="settings to change, as section.key=value"
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
+    parser.add_argument(
+        "--fold",
+        type=int,
+        metavar="K",
+        help="run only this one of training.folds, from 0; the run itself reads it",
+    )
     args = parser.parse_intermixed_args(arguments)
 
     def run() -> int:
@@ -198,7 +205,8 @@ def _train(arguments: list[str]) -> Callable[[], int]:
         recipe = find_recipe(args.recipe)
         from avdetect.train import train
 
-        print(train(recipe, args.overrides, resume=args.resume) / "model")
+        folder = train(recipe, args.overrides, resume=args.resume, fold=args.fold)
+        print(folder / "model" if args.fold is None else folder)
         return 0
 
     return run
@@ -221,6 +229,13 @@ def _data(arguments: list[str]) -> Callable[[], int]:
     parser = argparse.ArgumentParser("avdetect")
     add_arguments(parser.add_subparsers(dest="command", required=True))
     args = parser.parse_args(["data", *arguments])
+    return lambda: run(args)
+
+
+def _forge(arguments: list[str]) -> Callable[[], int]:
+    from avdetect.forge_cli import forge_parser, run
+
+    args = forge_parser().parse_args(arguments)
     return lambda: run(args)
 
 

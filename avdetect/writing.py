@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -44,14 +44,15 @@ def write_clip(
     video_codec: str | None = None,
     audio_codec: str | None = None,
     audio_bit_rate: int | None = None,
+    metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write images [H, W, 3] (RGB, streamed, all of one size) and sound [S] (mono, -1..1); returns the path.
 
     Both start at zero. The suffix decides the format, and the codecs where they are not named: H.264 (`crf` 0
-    best … 51; odd sides gain a row or column) and AAC, or the sound formats wav, flac, mp3, ogg and opus. The
-    file appears only once it is whole. Raises MediaError where it exists (unless `overwrite`) or cannot be
-    written, ValueError without anything to write.
+    best … 51; odd sides gain a row or column) and AAC, or the sound formats wav, flac, mp3, ogg and opus.
+    `metadata` are the container's tags (title, comment). The file appears only once it is whole. Raises MediaError
+    where it exists (unless `overwrite`) or cannot be written, ValueError without anything to write.
     """
     path = Path(path)
     if images is None and waveform is None:
@@ -61,6 +62,7 @@ def write_clip(
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         with av.open(str(partial), "w") as out:
+            out.metadata.update(metadata or {})
             sound = None
             if waveform is not None:
                 codec = audio_codec or AUDIO_CODECS.get(path.suffix.lower(), "aac")

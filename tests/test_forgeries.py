@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_augment import pictures, speechlike
 
-from avdetect.forgeries.desync import shift, shifted, swapped
-from avdetect.forgeries.resynthesis import RESYNTHESES, resynthesise
+from avdetect.forgeries.desync import shift, swapped
+from avdetect.forgeries.resynthesis import RESYNTHESES, draw_resynthesis, resynthesise
 from avdetect.forgeries.self_blending import REGIONS, self_blended
 from avdetect.types import Claim, Floats, Label, Window
 
@@ -59,8 +59,9 @@ class TestEveryResynthesis:
 
 
 def test_a_resynthesis_is_drawn_where_none_is_named() -> None:
-    names = {resynthesise(speechlike(0.8), np.random.default_rng(seed))[1] for seed in range(16)}
-    assert names == set(RESYNTHESES)
+    rng = np.random.default_rng(0)
+    assert {draw_resynthesis(rng) for _ in range(200)} == set(RESYNTHESES)
+    assert resynthesise(speechlike(0.8), np.random.default_rng(4))[1] in RESYNTHESES
 
 
 def face_window(crops: int = 2) -> Window:
@@ -169,19 +170,6 @@ def test_sound_moved_out_of_a_short_window_is_silence(frames: int) -> None:
     window = Window(0.0, 0.4, waveform=speechlike(0.4), speech=np.ones(10, bool))
     out = shift(window, frames)
     assert len(waveform_of(out)) == 6400 and not waveform_of(out).any() and not speech_of(out).any()
-
-
-def test_shifts_stay_within_their_bounds_and_go_both_ways() -> None:
-    window = replace(sound_window(), waveform=np.arange(32_000, dtype=np.float32) + 1)
-    moves = []
-    for seed in range(60):
-        out, label = shifted(window, np.random.default_rng(seed))
-        assert label == Label(lip_sync_mismatch=True)
-        sound = waveform_of(out)
-        lead = int(np.flatnonzero(sound)[0])
-        moves.append(lead / 640 if lead else -(sound[0] - 1) / 640)
-    assert all(4 <= abs(move) <= 25 for move in moves)
-    assert min(moves) < -10 and max(moves) > 10
 
 
 def test_a_swap_takes_the_others_sound_and_speech_and_keeps_the_picture() -> None:

@@ -1,39 +1,102 @@
-"""Labelled fakes from real windows, by name: `(window, rng) -> (window, label)`. Builders import lazily.
+"""Labelled fakes from real windows, by name. Builders import lazily.
 
-To add one: a file here, and a line below.
+To add one: a file here, its line in the table below and its weight in `family.WEIGHTS`; `forge` applies it, `draw`
+finds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 
 import numpy as np
 
-from avdetect.types import Label, Window
+from avdetect.forgeries.family import CLAIM_OF, WEIGHTS, Donor, Forged, Forgery, Kind, Member
+from avdetect.types import Window
 
-Forgery = Callable[[Window, np.random.Generator], tuple[Window, Label]]
+__all__ = ["CLAIM_OF", "FORGERIES", "WEIGHTS", "Donor", "Forged", "Kind", "Member", "draw", "forge"]
 
-
-def _self_blended() -> Forgery:
-    from avdetect.forgeries.self_blending import self_blended
-
-    return self_blended
+Rng = np.random.Generator
 
 
-def _resynthesised() -> Forgery:
-    from avdetect.forgeries.resynthesis import resynthesised
+def _built(module: str, name: str, method: str, wrapper: str) -> Callable[[], Forgery]:
+    """A builder for the method `name` of a module, made a member by the `as_forgery` of `wrapper`."""
 
-    return resynthesised
+    def build() -> Forgery:
+        function = getattr(import_module(f"avdetect.forgeries.{module}"), name)
+        return import_module(f"avdetect.forgeries.{wrapper}").as_forgery(function, method)
 
-
-def _shifted() -> Forgery:
-    from avdetect.forgeries.desync import shifted
-
-    return shifted
+    return build
 
 
-FORGERIES: dict[str, Callable[[], Forgery]] = {
-    "resynthesised": _resynthesised,
-    "self_blended": _self_blended,
-    "shifted": _shifted,
+def _face(module: str, name: str, method: str, donor: Donor = Donor.NONE) -> Member:
+    return Member(Kind.FACE, _built(module, name, method, "canvas"), donor)
+
+
+def _voice(module: str, name: str, method: str, donor: Donor = Donor.NONE) -> Member:
+    return Member(Kind.VOICE, _built(module, name, method, "voices"), donor)
+
+
+def _resynthesis(name: str, method: str, donor: Donor = Donor.NONE) -> Member:
+    def build() -> Forgery:
+        from avdetect.forgeries.voices import as_forgery, resynthesis
+
+        return as_forgery(resynthesis(name), method)
+
+    return Member(Kind.VOICE, build, donor)
+
+
+def _sync(name: str, method: str, donor: Donor = Donor.NONE) -> Member:
+    return Member(Kind.SYNC, _built("desync", name, method, "desync"), donor)
+
+
+FORGERIES: dict[str, Member] = {
+    "self_blended": _face("self_blending", "blended", "self-blended image"),
+    "mouth": _face("mouth", "mouth_redrawn", "redrawn mouth", Donor.OPTIONAL),
+    "face_swap": _face("face_swap", "face_swapped", "face swap", Donor.NEEDED),
+    "reenactment": _face("reenactment", "reenacted", "reenactment of a still", Donor.OPTIONAL),
+    "generator": _face("generator", "generated", "generator traces"),
+    "flicker": _face("flicker", "flickering", "temporal flicker"),
+    "griffin_lim": _resynthesis("griffin_lim", "Griffin-Lim"),
+    "mel_inversion": _resynthesis("mel_inversion", "mel inversion"),
+    "source_filter": _resynthesis("source_filter", "source-filter vocoder"),
+    "upsampling_traces": _resynthesis("upsampling_traces", "up-sampling traces"),
+    "neural_vocoder": _resynthesis("neural_vocoder", "neural vocoder's habits"),
+    "linear_prediction": _resynthesis("linear_prediction", "LPC vocoder"),
+    "world_like": _resynthesis("world_like", "WORLD-like vocoder"),
+    "neural_codec": _resynthesis("neural_codec", "neural codec's habits"),
+    "voice_conversion": _resynthesis("voice_conversion", "voice conversion", Donor.OPTIONAL),
+    "partial_resynthesis": _voice("splicing", "partly_resynthesised", "words re-synthesised", Donor.OPTIONAL),
+    "word_edit": _voice("splicing", "word_edited", "words replaced", Donor.OPTIONAL),
+    "text_to_speech": _voice("text_to_speech", "read_aloud", "text to speech"),
+    "shift": _sync("shifted", "shifted sound"),
+    "swap": _sync("swapped_in", "swapped speech", Donor.NEEDED),
+    "drift": _sync("drifting", "drifting sound"),
+    "retimed": _sync("retimed", "re-timed words"),
+    "dubbed": _sync("dubbed", "dubbed stretch", Donor.OPTIONAL),
+    "frozen": _sync("frozen", "frozen picture"),
+    "looped": _sync("looped", "looped picture"),
 }
+"""Name -> member."""
+
+
+@cache
+def _forgery(name: str) -> Forgery:
+    return FORGERIES[name].build()
+
+
+def forge(name: str, window: Window, rng: Rng, donor: Window | None = None, strength: float = 1.0) -> Forged:
+    """The window through the forgery `name` (a key of FORGERIES); see `family.Forgery`."""
+    return _forgery(name)(window, rng, donor, strength)
+
+
+def draw(kind: Kind | str, rng: Rng, *, donor: bool = False) -> str:
+    """A name of that kind, by WEIGHTS; one that needs a donor only where there is one."""
+    weights = {
+        name: weight
+        for name, weight in WEIGHTS[Kind(kind)].items()
+        if donor or FORGERIES[name].donor is not Donor.NEEDED
+    }
+    shares = np.array(list(weights.values()))
+    return list(weights)[int(rng.choice(len(weights), p=shares / shares.sum()))]

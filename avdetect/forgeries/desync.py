@@ -1,34 +1,91 @@
-"""Sound that doesn't belong to the mouth: the same sound moved in time, or another clip's."""
+"""Sound that doesn't belong to the mouth: moved, drifting, re-timed, another's; or a mouth that stands still or loops.
+
+Sound is moved over the picture or exchanged; a picture is shown in another order, its frames as they were filmed.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avdetect.types import FRAME_RATE, SAMPLE_RATE, Floats, Label, Window
+from avdetect.forgeries.family import Forged, Forgery
+from avdetect.types import FRAME_RATE, SAMPLE_RATE, Bools, Claim, Floats, Label, Segment, Window
 
 Rng = np.random.Generator
 Value = TypeVar("Value", np.float32, np.bool_)
+STEP = SAMPLE_RATE // FRAME_RATE
+"""Samples of sound per frame."""
+UNNOTICED = 3
+"""Frames by which sound may be off before a label calls it a mismatch: 120 ms, about what television allows."""
 
 
-def shifted(window: Window, rng: Rng, least: float = 0.16, most: float = 1.0) -> tuple[Window, Label]:
-    """The sound late or early by `least` to `most` seconds, with silence where it ran out; needs `waveform`."""
-    frames = int(rng.integers(round(least * FRAME_RATE), round(most * FRAME_RATE) + 1)) * int(
-        rng.choice([-1, 1])
+@dataclass(frozen=True)
+class Moved:
+    """New sound [S] and where someone speaks in it [T], or the frames [T] shown; `spans` of frames that mismatch."""
+
+    spans: tuple[tuple[int, int], ...]
+    waveform: Floats | None = None
+    speech: Bools | None = None
+    frames: NDArray[np.int64] | None = None
+
+
+Sync = Callable[[Window, Rng, Window | None, float], Moved]
+"""A way to part sound and mouth; `strength` 0..1 scales by how much, or for how long."""
+
+
+def as_forgery(sync: Sync, method: str) -> Forgery:
+    """The method as a member of the family."""
+
+    def forgery(window: Window, rng: Rng, donor: Window | None = None, strength: float = 1.0) -> Forged:
+        if window.waveform is None:
+            raise ValueError("sound can be parted from a mouth only where there is sound")
+        moved = sync(window, rng, donor, min(max(strength, 0.0), 1.0))
+        segments = tuple(
+            Segment(window.start + a / FRAME_RATE, window.start + b / FRAME_RATE, Claim.LIP_SYNC_MISMATCH)
+            for a, b in moved.spans
+        )
+        label = Label(lip_sync_mismatch=True if segments else None, segments=segments)
+        return Forged(_applied(window, moved), label, method, frames=moved.frames)
+
+    return forgery
+
+
+def _applied(window: Window, moved: Moved) -> Window:
+    if moved.waveform is not None:
+        return replace(window, waveform=moved.waveform, speech=moved.speech)
+    return window if moved.frames is None else reordered(window, moved.frames)
+
+
+def reordered(window: Window, frames: NDArray[np.int64]) -> Window:
+    """The window with its picture showing its own frames in the order `frames` [T]; its sound stays."""
+
+    def at(values: Any) -> Any:
+        return None if values is None else values[frames]
+
+    crops: dict[str, Any] = {}
+    if window.face_crops is not None and window.crop_frames is not None and window.crop_landmarks is not None:
+        shown = np.minimum(frames[np.minimum(window.crop_frames, len(frames) - 1)], window.crop_frames[-1])
+        nearest = np.abs(window.crop_frames[None] - shown[:, None]).argmin(1)
+        crops = {"face_crops": window.face_crops[nearest], "crop_landmarks": window.crop_landmarks[nearest]}
+    return replace(
+        window,
+        found=at(window.found),
+        landmarks=at(window.landmarks),
+        mouth_crops=at(window.mouth_crops),
+        **crops,
     )
-    return shift(window, frames), Label(lip_sync_mismatch=abs(frames) >= 4 or None)
 
 
 def shift(window: Window, frames: int) -> Window:
     """The window with its sound late by `frames` of the 25 fps grid (early where negative)."""
     if window.waveform is None:
         raise ValueError("shifting needs sound")
-    samples = frames * SAMPLE_RATE // FRAME_RATE
     speech = None if window.speech is None else _move(window.speech, frames)
-    return replace(window, waveform=_move(window.waveform, samples), speech=speech)
+    return replace(window, waveform=_move(window.waveform, frames * STEP), speech=speech)
 
 
 def _move(values: NDArray[Value], by: int) -> NDArray[Value]:
@@ -49,3 +106,137 @@ def swapped(window: Window, other: Window) -> tuple[Window, Label]:
     return replace(window, waveform=waveform, speech=np.resize(other.speech, window.steps)), Label(
         lip_sync_mismatch=True
     )
+
+
+# Sound moved or exchanged
+
+
+def shifted(window: Window, rng: Rng, donor: Window | None, strength: float) -> Moved:
+    """All of the sound late or early by 0.16 to 2 s, no more than half of the window.
+
+    What runs out at one end comes in at the other: silence there would tell the class.
+    """
+    assert window.waveform is not None
+    least, most = UNNOTICED + 1, max(UNNOTICED + 1, min(2 * FRAME_RATE, window.steps // 2))
+    size = least * (most / least) ** float(rng.uniform(0, 1))
+    frames = round(strength * size) * int(rng.choice([-1, 1]))
+    spans = ((0, window.steps),) if abs(frames) > UNNOTICED else ()
+    speech = None if window.speech is None else np.roll(window.speech, frames)
+    return Moved(spans, np.roll(window.waveform, frames * STEP), speech)
+
+
+def swapped_in(window: Window, rng: Rng, donor: Window | None, strength: float) -> Moved:
+    """The donor's sound, from the start for the share `strength` of the window."""
+    if donor is None or donor.waveform is None:
+        raise ValueError("swapped speech needs a donor with sound")
+    end = round(strength * window.steps)
+    return _with_sound(window, donor, 0, end, int(rng.integers(max(1, donor.steps // 4))))
+
+
+def drifting(window: Window, rng: Rng, donor: Window | None, strength: float) -> Moved:
+    """Sound in step at the start that runs ahead or falls behind, by 0.2 to 1 s at the end."""
+    most = min(1.0, 0.4 * window.steps / FRAME_RATE) * FRAME_RATE
+    end = strength * float(rng.uniform(0.2 * most, most)) * float(rng.choice([-1, 1]))
+    return _warped(window, np.linspace(0, end, window.steps))
+
+
+def retimed(window: Window, rng: Rng, donor: Window | None, strength: float) -> Moved:
+    """Words earlier or later than they were said, each by its own 0.2 to 0.5 s; start and end in step."""
+    knots = max(3, round(window.steps / FRAME_RATE / float(rng.uniform(0.6, 1.2))) + 1)
+    offsets = rng.uniform(0.2, 0.5, knots) * rng.choice([-1, 1], knots) * FRAME_RATE
+    gap = window.steps / (knots - 1)
+    offsets = np.clip(offsets, -0.45 * gap, 0.45 * gap) * strength  # time never runs backwards
+    offsets[[0, -1]] = 0
+    at = np.linspace(0, window.steps - 1, knots)
+    return _warped(window, np.interp(np.arange(window.steps), at, offsets))
+
+
+def dubbed(window: Window, rng: Rng, donor: Window | None, strength: float) -> Moved:
+    """Other speech in a stretch of 0.5 s to half of the window: the donor's, or the clip's own from elsewhere."""
+    least = min(window.steps, FRAME_RATE // 2)
+    length = round(strength * int(rng.integers(least, max(least + 1, window.steps // 2 + 1))))
+    first = _placed(window.speech, window.steps, length, rng)
+    source = donor if donor is not None and donor.waveform is not None else window
+    begin = _placed(source.speech, source.steps, length, rng)
+    if source is window and abs(begin - first) <= 2 * UNNOTICED:
+        begin = (first + window.steps // 2) % max(1, window.steps - length + 1)
+    return _with_sound(window, source, first, first + length, begin)
+
+
+def _placed(speech: Bools | None, steps: int, length: int, rng: Rng) -> int:
+    """Where a stretch of `length` frames begins: anywhere, but where people speak rather than where they don't."""
+    starts = np.arange(max(1, steps - length + 1))
+    if speech is not None and length:
+        total = np.concatenate([[0], np.cumsum(np.resize(speech, max(steps, length)))])
+        spoken = total[starts + length] - total[starts]
+        starts = starts[spoken >= 0.8 * spoken.max()]
+    return int(starts[int(rng.integers(len(starts)))])
+
+
+def _warped(window: Window, offsets: NDArray[np.float64]) -> Moved:
+    """The sound of each frame later by `offsets` [T] frames."""
+    assert window.waveform is not None
+    if not offsets.any():
+        return Moved((), window.waveform, window.speech)
+    frames = np.arange(window.steps)
+    source = frames - offsets
+    at = np.interp(np.arange(len(window.waveform)) / STEP, frames, source) * STEP
+    tail = np.arange(len(window.waveform)) > (window.steps - 1) * STEP
+    at[tail] += np.arange(1, tail.sum() + 1)
+    waveform = np.interp(at, np.arange(len(window.waveform)), window.waveform, 0.0, 0.0).astype(np.float32)
+    inside = np.clip(np.round(source).astype(int), 0, window.steps - 1)
+    speech = None if window.speech is None else window.speech[inside] & (np.round(source) == inside)
+    return Moved(_runs(np.abs(offsets) > UNNOTICED), waveform, speech)
+
+
+def _with_sound(window: Window, donor: Window, first: int, end: int, begin: int) -> Moved:
+    """Frames `first` to `end` with the sound of the donor from its frame `begin` on, at the window's level."""
+    assert window.waveform is not None and donor.waveform is not None
+    if end <= first:
+        return Moved((), window.waveform, window.speech)
+    piece = np.resize(np.roll(donor.waveform, -begin * STEP), (end - first) * STEP)
+    waveform, span = window.waveform.copy(), slice(first * STEP, end * STEP)
+    gain = float(np.std(waveform)) / max(float(np.std(donor.waveform)), 1e-6)
+    waveform[span] = (piece * np.float32(min(gain, 20.0)))[: len(waveform[span])]
+    speech = None if window.speech is None else window.speech.copy()
+    if speech is not None and donor.speech is not None:
+        speech[first:end] = np.resize(np.roll(donor.speech, -begin), end - first)
+    return Moved(((first, end),), waveform, speech)
+
+
+# The picture in another order
+
+
+def frozen(window: Window, rng: Rng, donor: Window | None, strength: float) -> Moved:
+    """The picture stands still for a stretch of 0.4 s or more while the sound goes on."""
+    first, end = _stretch(window, rng, strength)
+    frames = np.arange(window.steps)
+    frames[first:end] = first
+    return Moved(((first, end),) if end > first else (), frames=frames)
+
+
+def looped(window: Window, rng: Rng, donor: Window | None, strength: float) -> Moved:
+    """A stretch of the picture shows another, short one instead, to and fro, while the sound goes on."""
+    first, end = _stretch(window, rng, strength)
+    frames = np.arange(window.steps)
+    length = min(int(rng.integers(8, 30)), window.steps)
+    begin = int(rng.integers(0, window.steps - length + 1))
+    turn = max(1, 2 * (length - 1))
+    at = np.arange(end - first) % turn
+    frames[first:end] = (
+        begin + length - 1 - np.minimum(at, turn - at)
+    )  # backwards first: nowhere in step for long
+    return Moved(((first, end),) if end > first else (), frames=frames)
+
+
+def _stretch(window: Window, rng: Rng, strength: float) -> tuple[int, int]:
+    """First and end frame of a stretch of at least 0.4 s, up to the whole window, times `strength`."""
+    least = min(window.steps, 10)
+    length = round(strength * int(rng.integers(least, window.steps + 1)))
+    first = _placed(window.speech, window.steps, length, rng)
+    return first, first + length
+
+
+def _runs(flags: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return tuple((int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True))

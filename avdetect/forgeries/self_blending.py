@@ -14,28 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avdetect.augment_faces import blur, colour, jpeg, sharpen, shrink
+from avdetect.forgeries.canvas import Faces, Painted, painted_over
+from avdetect.forgeries.geometry import AROUND_MOUTH, LOWER
 from avdetect.types import Bytes, Floats, Label, Window
 
 Rng = np.random.Generator
 
-# fmt: off
+INNER_FACE = (
+    *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),
+    *(454, 361, 435, 364, 394, 152, 169, 135, 215, 132, 234),
+)
 REGIONS: dict[str, tuple[int, ...]] = {
     "face": (),
-    "lower": (
-        234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288,
-        361, 323, 454, 4
-    ),
-    "mouth": (
-        57, 186, 92, 165, 167, 164, 393, 391, 322, 410, 287, 273, 335, 406, 313, 18, 83, 182, 106,
-        43, 200
-    ),
-    "inner": (
-        70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 454, 361, 435, 364, 394, 152, 169, 135, 215,
-        132, 234
-    ),
+    "lower": LOWER,
+    "mouth": AROUND_MOUTH,
+    "inner": INNER_FACE,
 }
 """Landmarks whose hull is blended; an empty tuple means all of them."""
-# fmt: on
 
 
 def _mask(landmarks: Floats, size: int, bend: NDArray[np.float32], soft: float, grow: float) -> Floats:
@@ -72,12 +67,9 @@ def _changed(crops: Bytes, rng: Rng) -> Bytes:
     return changed
 
 
-def self_blended(window: Window, rng: Rng) -> tuple[Window, Label]:
-    """The window with its face crops blended into themselves; needs `face_crops`."""
-    crops, landmarks = window.face_crops, window.crop_landmarks
-    if crops is None or landmarks is None:
-        raise ValueError("self-blending needs face crops")
-    size = crops.shape[1]
+def blended(faces: Faces, rng: Rng, donor: Faces | None = None) -> Painted:
+    """The crops blended into themselves."""
+    crops, landmarks, size = faces.images, faces.landmarks, faces.size
     inner, outer = (crops, _changed(crops, rng)) if rng.random() < 0.4 else (_changed(crops, rng), crops)
     region = str(rng.choice(list(REGIONS), p=[0.45, 0.2, 0.2, 0.15]))
     points = landmarks[:, REGIONS[region]] if REGIONS[region] else landmarks
@@ -87,10 +79,20 @@ def self_blended(window: Window, rng: Rng) -> tuple[Window, Label]:
     bend, soft = _bend(size, rng, 0.03 * size), float(rng.uniform(1.0, 0.06 * size))
     grow, flicker = float(rng.uniform(0.85, 1.12)), float(rng.choice([0.0, 0.0, 0.004, 0.01]))
     share = float(rng.choice([0.4, 0.6, 0.8, 1.0, 1.0, 1.0]))
-    blended = np.empty_like(crops)
+    images, masks = np.empty_like(crops), np.empty(crops.shape[:3], np.float32)
     for index in range(len(crops)):
-        mask = share * _mask(points[index], size, bend, soft, grow)[..., None]
+        mask = share * _mask(points[index], size, bend, soft, grow)
         moved = _moved(inner[index], rng, place, flicker)
-        mixed = outer[index] * (1 - mask) + moved * mask
-        blended[index] = np.clip(np.rint(mixed), 0, 255)  # cutting off would darken every blended pixel
-    return replace(window, face_crops=blended), Label(face_manipulation=True)
+        mixed = outer[index] * (1 - mask[..., None]) + moved * mask[..., None]
+        images[index] = np.clip(np.rint(mixed), 0, 255)  # cutting off would darken every blended pixel
+        masks[index] = mask > 0
+    if outer is not crops:
+        masks[:] = 1.0
+    return Painted(images, masks)
+
+
+def self_blended(window: Window, rng: Rng) -> tuple[Window, Label]:
+    """The window with its face crops blended into themselves; needs `face_crops`."""
+    faces = Faces.of(window)
+    crops, _ = painted_over(faces, blended(faces, rng))
+    return replace(window, face_crops=crops), Label(face_manipulation=True)

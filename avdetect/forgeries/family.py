@@ -1,0 +1,107 @@
+"""What a forgery is: a window, the dice, perhaps a donor in; a window, its label and what was touched out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avdetect.types import Claim, Floats, Label, Window
+
+Rng = np.random.Generator
+
+
+class Kind(StrEnum):
+    """What is forged."""
+
+    FACE = "face"
+    VOICE = "voice"
+    SYNC = "sync"
+
+
+CLAIM_OF = {
+    Kind.FACE: Claim.FACE_MANIPULATION,
+    Kind.VOICE: Claim.VOICE_CLONING,
+    Kind.SYNC: Claim.LIP_SYNC_MISMATCH,
+}
+"""The claim that a forgery makes true."""
+
+
+WEIGHTS: dict[Kind, dict[str, float]] = {
+    Kind.FACE: {
+        "self_blended": 1.5,
+        "mouth": 1.5,
+        "face_swap": 1.0,
+        "reenactment": 1.5,
+        "generator": 1.0,
+        "flicker": 0.4,
+    },
+    Kind.VOICE: {
+        "griffin_lim": 1.0,
+        "mel_inversion": 1.0,
+        "source_filter": 0.6,
+        "upsampling_traces": 0.7,
+        "neural_vocoder": 2.0,
+        "linear_prediction": 0.5,
+        "world_like": 0.7,
+        "neural_codec": 1.0,
+        "voice_conversion": 0.8,
+        "partial_resynthesis": 0.5,
+        "word_edit": 0.5,
+        "text_to_speech": 0.0,  # needs an engine, which not every machine has
+    },
+    Kind.SYNC: {
+        "shift": 1.0,
+        "swap": 1.0,
+        "drift": 0.5,
+        "retimed": 0.5,
+        "dubbed": 0.5,
+        "frozen": 0.3,
+        "looped": 0.5,
+    },
+}
+"""How often a forgery is drawn beside the others of its kind; 0: only where it is named."""
+
+
+class Donor(StrEnum):
+    """Whether a forgery takes something from another clip."""
+
+    NONE = "none"
+    OPTIONAL = "optional"
+    NEEDED = "needed"
+
+
+@dataclass(frozen=True)
+class Forged:
+    """A forged window; `label` says what and, in `segments` (seconds of the clip), where.
+
+    `method` is what was done, in words. `masks` [N, S, S] in 0..1 are where the N face crops were touched, None where
+    none was. `frames` [T] are the window's own frames that its picture now shows, None where all are where they were.
+    """
+
+    window: Window
+    label: Label
+    method: str
+    masks: Floats | None = None
+    frames: NDArray[np.int64] | None = None
+
+
+Forgery = Callable[[Window, Rng, Window | None, float], Forged]
+"""`(window, rng, donor, strength) -> Forged`. The same seed gives the same forgery. ValueError where the window lacks
+what is forged (a face, a voice), or where a donor is needed and lacks it.
+
+`strength` 0..1: of a face the share of the forged picture in what is shown; of a voice that of the forged spectrum, or
+of the words replaced; of lip-sync the size of the displacement. 0 leaves everything as it was.
+"""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A line of the table: what it forges, how to get it, and whether it takes from a donor."""
+
+    kind: Kind
+    build: Callable[[], Forgery]
+    donor: Donor = Donor.NONE
