@@ -79,9 +79,9 @@ def missing_files(items: Sequence[Item]) -> list[Finding]:
     rows = Counter(str(item.path) for item in items)
     twice = [path for path, number in rows.items() if number > 1]
     return [
-        *_finding(Severity.ERROR, "files that are not there", absent),
-        *_finding(Severity.ERROR, "empty files", empty),
-        *_finding(Severity.ERROR, "files in more than one row", twice),
+        *finding(Severity.ERROR, "files that are not there", absent),
+        *finding(Severity.ERROR, "empty files", empty),
+        *finding(Severity.ERROR, "files in more than one row", twice),
     ]
 
 
@@ -108,9 +108,9 @@ def duplicates(items: Sequence[Item], progress: Callable[[int], None] | None = N
             contradicting.append(names)
         within.append(names)
     return [
-        *_finding(Severity.ERROR, "one content in two splits", across),
-        *_finding(Severity.ERROR, "one content with contradicting labels", contradicting),
-        *_finding(Severity.WARNING, "one content under several names", within),
+        *finding(Severity.ERROR, "one content in two splits", across),
+        *finding(Severity.ERROR, "one content with contradicting labels", contradicting),
+        *finding(Severity.WARNING, "one content under several names", within),
     ]
 
 
@@ -130,7 +130,7 @@ def one_sided(items: Sequence[Item]) -> list[Finding]:
         for row in balance(items)
         if (row.real == 0) != (row.fake == 0)
     ]
-    return _finding(Severity.WARNING, "claims with one class only", found)
+    return finding(Severity.WARNING, "claims with one class only", found)
 
 
 def balance(items: Iterable[Item]) -> list[Balance]:
@@ -167,10 +167,11 @@ def _overlap(
         for name in names:
             if name is not None and item.split is not None:
                 splits[name].add(item.split)
-    return _finding(severity, text, [str(name) for name, where in splits.items() if len(where) > 1])
+    return finding(severity, text, [str(name) for name, where in splits.items() if len(where) > 1])
 
 
-def _finding(severity: Severity, text: str, found: Sequence[str]) -> list[Finding]:
+def finding(severity: Severity, text: str, found: Sequence[str]) -> list[Finding]:
+    """What was found, with the first examples; nothing where there is none."""
     return [Finding(severity, text, len(found), tuple(found[:3]))] if found else []
 
 

@@ -84,9 +84,10 @@ def run(args: argparse.Namespace) -> int:
 def _index(args: argparse.Namespace) -> int:
     from avdetect.checks import balance
     from avdetect.datasets import index
-    from avdetect.manifest import write_manifest
+    from avdetect.manifest import check_target, write_manifest
     from avdetect.protocols import read_protocol
 
+    check_target(args.out)
     protocol = read_protocol(args.protocol) if args.protocol else None
     with _progress("files seen") as seen:
         items, survey = index(args.name, args.root, seen)
@@ -128,10 +129,19 @@ def _protocols(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from avdetect.outputs import check_output, open_output
+
+    target = Path(args.json) if args.json not in (None, "-") else None
+    if target is not None:
+        check_output(target, "--json", [args.manifest])
     with redirect_stdout(sys.stderr) if args.json == "-" else nullcontext():
         report, failed = _checked(args)
-    if args.json:
-        _write_json(report, args.json)
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    if args.json == "-":
+        sys.stdout.write(text)
+    elif target is not None:
+        with open_output(target, "--json") as file:
+            file.write(text)
     return int(failed)
 
 
@@ -161,21 +171,22 @@ def _checked(args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
 
 def _check_media(items: Sequence[Item], args: argparse.Namespace, report: dict[str, Any]) -> list[Finding]:
     """Open clips: what cannot be read, how long they are, and by what the classes could be told apart."""
-    from avdetect.checks import Finding, Severity
+    from avdetect.checks import Severity, finding
     from avdetect.shortcuts import Unreadable, measure_items, sample
 
     chosen = [item for item in sample(items, args.sample or len(items)) if item.path.is_file()]
     with _progress("clips opened", len(chosen)) as opened:
-        results = measure_items(chosen, args.workers, opened)
+        results = measure_items(chosen, args.workers, opened, pictures=True)
     failures = [result for result in results if isinstance(result, Unreadable)]
     read = [(item, row) for item, row in zip(chosen, results, strict=True) if not isinstance(row, Unreadable)]
     print(f"{len(chosen):,} clips opened, {len(failures):,} of them unreadable")
     if read:
         report["shortcuts"] = _print_shortcuts([item for item, _ in read], [row for _, row in read])
-    if not failures:
-        return []
-    examples = tuple(str(failure) for failure in failures[:3])
-    return [Finding(Severity.ERROR, "clips that cannot be read", len(failures), examples)]
+    damaged = [f"{item.path}: {'; '.join(row.warnings)}" for item, row in read if row.warnings]
+    return [
+        *finding(Severity.ERROR, "clips that cannot be read", [str(failure) for failure in failures]),
+        *finding(Severity.WARNING, "clips read with a warning", damaged),
+    ]
 
 
 def _print_shortcuts(items: Sequence[Item], measured: Sequence[Measurement]) -> list[dict[str, Any]]:
@@ -209,14 +220,6 @@ def _print_balance(rows: Sequence[Any]) -> None:
 
 def _number(value: float | None) -> str:
     return "  - " if value is None else f"{value:.2f}"
-
-
-def _write_json(report: dict[str, Any], target: str) -> None:
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    if target == "-":
-        sys.stdout.write(text)
-    else:
-        Path(target).write_text(text, encoding="utf-8")
 
 
 @contextmanager

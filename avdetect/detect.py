@@ -93,17 +93,25 @@ class Detector:
             self._finder = FaceFinder()
         return self._finder
 
-    def detect(self, path: str | Path, progress: Progress | None = None) -> Verdict:
-        """The verdict on one media file.
+    def detect(
+        self,
+        path: str | Path,
+        progress: Progress | None = None,
+        *,
+        audio_path: Path | None = None,
+        prepared: Prepared | None = None,
+    ) -> Verdict:
+        """The verdict on one media file, with the sound of another where `audio_path` names one.
 
         A file that cannot be read gives a verdict with `error` set, never MediaError. Raises ModelError where
-        the model can't be loaded. `progress` is called with the share of the clip that is done, 0..1.
+        the model can't be loaded. `progress` is called with the share of the clip that is done, 0..1. `prepared`:
+        what `prepare` gives for this file and `settings`, where that is there already.
         """
         path, began = Path(path), time.perf_counter()
         try:
-            prepared = prepare(path, self.settings)
-            if prepared.clip.has_video:
-                prepared.finder = self._look_for_faces()
+            if prepared is None:
+                prepared = prepare(path, self.settings, audio_path=audio_path)
+                prepared.finder = self._look_for_faces() if prepared.clip.has_video else None
             self._load()  # after the imports above: two threads in the middle of one package trip over it
             evidence, model_s = self._score(prepared, progress)
         except MediaError as error:

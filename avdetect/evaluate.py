@@ -15,6 +15,7 @@ from typing import Any
 
 from avdetect.detect import Detector
 from avdetect.errors import DatasetError
+from avdetect.prepared import Cache
 from avdetect.summary import summary
 from avdetect.types import CLAIMS, Claim, Item, Status, Verdict
 
@@ -99,9 +100,13 @@ def _row(raw: dict[str, str | None]) -> Row:
 
 
 def evaluate(
-    detector: Detector, items: Sequence[Item], claims: Sequence[Claim], csv_path: Path | None = None
+    detector: Detector,
+    items: Sequence[Item],
+    claims: Sequence[Claim],
+    csv_path: Path | None = None,
+    cache: Cache | None = None,
 ) -> Iterator[list[Row]]:
-    """Rows item by item, also appended to `csv_path`.
+    """Rows item by item, also appended to `csv_path`. Clips that `cache` holds are not decoded again.
 
     Items whose claims all stand there already are read, not scored again; claims that were not asked for
     before are added. All rows of one file must come from one model.
@@ -117,7 +122,7 @@ def evaluate(
             stand = {row.claim for row in rows}
             wanted = [claim for claim in claims if item.label[claim] is not None and claim not in stand]
             if wanted:
-                fresh = list(rows_of(item, detector.detect(item.path), wanted))
+                fresh = list(rows_of(item, _verdict(detector, item, cache), wanted))
                 if writer is not None:
                     writer.write(fresh)
                 rows += fresh
@@ -125,6 +130,14 @@ def evaluate(
     finally:
         if writer is not None:
             writer.close()
+
+
+def _verdict(detector: Detector, item: Item, cache: Cache | None) -> Verdict:
+    try:
+        prepared = cache.find(item, detector.settings) if cache is not None else None
+    except OSError:
+        prepared = None  # the clip itself cannot be read: the detector says so in words
+    return detector.detect(item.path, audio_path=item.audio_path, prepared=prepared)
 
 
 class _Writer:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avdetect.scores_cli import add_scores_arguments, run_scores
+from avdetect.shards import CACHE
 from avdetect.types import CLAIMS, Claim
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ def evaluate_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", choices=["train", "val", "test"], help="only the rows of this split")
     parser.add_argument(
+        "--cache",
+        type=Path,
+        default=CACHE,
+        metavar="DIR",
+        help=f"clips that `data prepare` or training left there are not decoded again ({CACHE})",
+    )
+    parser.add_argument(
         "--csv",
         type=Path,
         metavar="FILE",
@@ -65,6 +73,7 @@ def run_manifest(args: argparse.Namespace) -> int:
     from avdetect.evaluate import Slice, evaluate, tables
     from avdetect.manifest import read_manifest
     from avdetect.outputs import check_output, open_output
+    from avdetect.prepared import Cache
     from avdetect.progress import track
     from avdetect.wording import printable
 
@@ -85,7 +94,8 @@ def run_manifest(args: argparse.Namespace) -> int:
         if path is not None:
             check_output(path, option, [args.manifest])
     rows: list[Row] = []
-    for found in track(evaluate(detector, items, claims, args.csv), "scoring", len(items)):
+    scored = evaluate(detector, items, claims, args.csv, Cache(args.cache))
+    for found in track(scored, "scoring", len(items)):
         rows += found
     table = tables(rows, claims)
     as_json = json.dumps(table, indent=1) + "\n"

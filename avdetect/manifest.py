@@ -87,6 +87,20 @@ def write_manifest(items: Iterable[Item], path: Path | str) -> None:
         partial.unlink(missing_ok=True)
 
 
+def check_target(path: Path | str) -> None:
+    """Raise DatasetError unless a manifest can be written as `path`; before long work, and nothing is left behind."""
+    path = Path(path)
+    _suffix(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be written ({error.strerror or error})") from error
+    if path.is_dir():
+        raise DatasetError(f"{path}: is a folder; name a file")
+
+
 def schema() -> dict[str, Any]:
     """The format as a Frictionless Table Schema, as it stands in `data/manifest.schema.json`."""
     fields = []

@@ -67,9 +67,13 @@ def run(args: argparse.Namespace) -> int:
     Raises AvdetectError where the manifests or the folder cannot be used.
     """
     from avdetect.errors import InputError
-    from avdetect.manifest import read_manifest, write_manifest
+    from avdetect.manifest import check_target, read_manifest, write_manifest
+    from avdetect.outputs import check_output, open_output
     from avdetect.pairing import pair
 
+    check_target(args.out)
+    if args.json:
+        check_output(args.json, "--json", [args.faces, args.voices])
     if args.per_cell is not None and args.per_cell < 1:
         raise InputError(f"--per-cell is {args.per_cell}, must be at least 1")
     faces = _split(read_manifest(args.faces), args.protocol)
@@ -84,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     report["probes"] = probes(pairing, rows, args.probe, args.workers)
     _print(report)
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with open_output(args.json, "--json") as file:
+            file.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return int(bool(report["not_rendered"]))
 
 

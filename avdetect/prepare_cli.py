@@ -1,4 +1,4 @@
-"""`python -m avdetect data prepare`: every clip of a manifest into the cache that training reads."""
+"""`python -m avdetect data prepare`: every clip of a manifest into the cache that training and evaluation read."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from avdetect.prepared import PreparedClip
-    from avdetect.windows import WindowSettings
+from avdetect.shards import CACHE
 
-WINDOW = 10.0
-"""Seconds of the pieces that training keeps clips in, unless its recipe says otherwise."""
-_SHORTEST, _LONGEST = 0.2, 600.0  # seconds of a window: longer ones would fill the memory with face crops
+if TYPE_CHECKING:
+    from avdetect.prepared import Kept
+    from avdetect.types import Item
+
 _SHOWN = 10
 _GIB = 1 << 30
 
@@ -25,90 +24,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data prepare`."""
     parser.add_argument("manifest", type=Path, metavar="MANIFEST")
     parser.add_argument(
-        "--cache", type=Path, required=True, metavar="DIR", help="what is there is kept and used"
+        "--cache",
+        type=Path,
+        default=CACHE,
+        metavar="DIR",
+        help=f"what is there is kept and used (default: {CACHE}, where training and evaluation look)",
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
-    parser.add_argument(
-        "--window",
-        type=float,
-        default=WINDOW,
-        metavar="SECONDS",
-        help=f"as `window` in the training recipe (default: {WINDOW:g})",
-    )
-    parser.add_argument(
-        "--hop", type=float, metavar="SECONDS", help="between two windows (default: their length)"
-    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as json too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prepare every clip; 1 where some could not be. A run that was killed goes on where it stopped.
 
-    Raises AvdetectError where the manifest, the cache folder or the settings cannot be used.
+    Raises AvdetectError where the manifest, the cache folder or the report's file cannot be used.
     """
     from avdetect.errors import InputError
     from avdetect.manifest import read_manifest
-    from avdetect.windows import WindowSettings
+    from avdetect.outputs import check_output, open_output
 
-    hop = args.window if args.hop is None else args.hop
-    if not _SHORTEST <= hop <= args.window <= _LONGEST or args.workers < 1:
-        raise InputError(
-            f"--window and --hop must be {_SHORTEST} to {_LONGEST} s, --hop at most --window, --workers at least 1"
-        )
+    if args.workers < 1:
+        raise InputError(f"--workers is {args.workers}, must be at least 1")
     items = read_manifest(args.manifest)
+    if args.json:
+        check_output(args.json, "--json", [args.manifest])
     try:
         args.cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{args.cache}: cannot be a cache folder ({error.strerror or error})") from error
-    report = _report(_prepared(items, args, WindowSettings(args.window, hop)))
+    report = _report(_kept(items, args.cache, args.workers))
     report |= {"cache": str(args.cache), "cache_bytes": _size(args.cache)}
     _print(report)
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with open_output(args.json, "--json") as file:
+            file.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return int(bool(report["left_out"]))
 
 
-def _prepared(
-    items: Sequence[Any], args: argparse.Namespace, settings: WindowSettings
-) -> Iterable[PreparedClip]:
+def _kept(items: Sequence[Item], cache: Path, workers: int) -> Iterable[Kept]:
     from concurrent.futures.process import BrokenProcessPool
 
     from avdetect.errors import AvdetectError
-    from avdetect.prepared import prepare_all
+    from avdetect.prepared import keep_all
     from avdetect.progress import track
+    from avdetect.windows import WindowSettings
 
     try:
-        yield from track(prepare_all(items, args.cache, settings, args.workers), "preparing", len(items))
+        yield from track(keep_all(items, cache, WindowSettings(), workers), "preparing", len(items))
     except BrokenProcessPool:
         raise AvdetectError(
-            f"a worker was killed, perhaps for want of memory; what is done stays in {args.cache}: "
+            f"a worker was killed, perhaps for want of memory; what is done stays in {cache}: "
             "run this again with fewer --workers"
         ) from None
     except OSError as error:
-        raise AvdetectError(f"{args.cache}: cannot be written ({error.strerror or error})") from error
+        raise AvdetectError(f"{cache}: cannot be written ({error.strerror or error})") from error
 
 
-def _report(clips: Iterable[PreparedClip]) -> dict[str, Any]:
-    """Counts, hours of media, bytes of their windows, and the clips left out with the reason."""
-    from avdetect.prepared import ARRAYS
-
-    done = empty = windows = held = 0
-    seconds = 0.0
+def _report(clips: Iterable[Kept]) -> dict[str, Any]:
+    """Counts, hours of media, bytes they take up, and the clips left out with the reason."""
+    done, held, seconds = 0, 0, 0.0
     left_out = []
     for clip in clips:
         if clip.reason is not None:
             left_out.append({"file": str(clip.item.path), "reason": clip.reason})
             continue
         done += 1
-        empty += not clip.windows
-        windows += len(clip.windows)
-        seconds += max((window.end for window in clip.windows), default=0.0)
-        arrays = (getattr(window, name) for window in clip.windows for name in ARRAYS)
-        held += sum(array.nbytes for array in arrays if array is not None)
+        held += clip.size
+        seconds += clip.seconds
     return {
         "clips": done,
-        "clips_without_windows": empty,
-        "windows": windows,
         "hours": seconds / 3600,
         "bytes": held,
         "bytes_per_hour": held / seconds * 3600 if seconds else None,
@@ -117,13 +101,11 @@ def _report(clips: Iterable[PreparedClip]) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))
+    return sum(path.stat().st_size for path in folder.glob("*.tar"))
 
 
 def _print(report: dict[str, Any]) -> None:
-    print(f"{report['clips']:,} clips prepared, {report['windows']:,} windows of {report['hours']:.2f} hours")
-    if report["clips_without_windows"]:
-        print(f"  {report['clips_without_windows']:,} of them without a window: no sound, no face to assess")
+    print(f"{report['clips']:,} clips prepared, {report['hours']:.2f} hours")
     if report["bytes_per_hour"]:
         print(
             f"  {report['bytes'] / _GIB:.2f} GiB, {report['bytes_per_hour'] / _GIB:.2f} GiB an hour of media"

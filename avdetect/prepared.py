@@ -1,7 +1,8 @@
-"""Prepared clips on disk: `prepare` run once per clip, kept as safetensors, keyed by content and settings.
+"""Prepared clips on disk: each decoded and searched for speech and faces once, for any windows.
 
-The key holds the file's SHA-256 and everything that changes what `prepare` gives, so nothing stale is ever used.
-A file appears under its name only when it is complete; a run that was killed goes on where it stopped.
+What `prepare` finds out about a clip before it cuts windows is kept in tar shards, one safetensors file per clip, keyed
+by the SHA-256 of the clip's content and of everything that changes what is found. So nothing stale is ever used, and
+training, with its long pieces, and evaluation, with the detector's short windows, read the same files.
 """
 
 from __future__ import annotations
@@ -10,30 +11,17 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from avdetect.errors import InputError
+from avdetect.looked import Looked, decoded, encoded, facts_of, header_size
+from avdetect.shards import Place, Shards, read_place
 from avdetect.types import CROP_EVERY, Item, Window
 from avdetect.windows import WindowSettings, prepare
 
 FORMAT = 2
 """Raised whenever `prepare` gives something else for the same clip and settings."""
-ARRAYS = (
-    "waveform",
-    "speech",
-    "found",
-    "landmarks",
-    "mouth_crops",
-    "face_crops",
-    "crop_frames",
-    "crop_landmarks",
-)
 
 
 @dataclass(frozen=True)
@@ -45,89 +33,137 @@ class PreparedClip:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A clip in the cache: its `key`, `seconds` and `size` in bytes there; or the `reason` why it is not."""
+
+    item: Item
+    key: str = ""
+    seconds: float = 0.0
+    size: int = 0
+    reason: str | None = None
+
+
+class Cache:
+    """Prepared clips in the shards of a folder, which need not be there. Not for two threads at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.shards = Shards(folder, ".safetensors")
+
+    def find(self, item: Item, settings: WindowSettings) -> Looked | None:
+        """What is kept of the clip, to be cut as `settings` say; None where nothing whole is there.
+
+        Raises OSError where the clip itself cannot be read.
+        """
+        return self._read(key_of(item, settings), item, settings)
+
+    def keep(self, item: Item, settings: WindowSettings) -> Kept:
+        """Make sure that the clip is there; a clip that cannot be read gives a reason, no error."""
+        try:
+            key = key_of(item, settings)
+        except OSError as error:
+            return Kept(item, reason=f"{error.filename or item.path}: {error.strerror}")
+        for place in self.shards.places(key):
+            seconds = _seconds(place)
+            if seconds is not None:
+                return Kept(item, key, seconds, place.size)
+        try:
+            return self._make(key, item, settings)
+        except InputError as error:
+            return Kept(item, reason=str(error))
+
+    def clip(self, kept: Kept, settings: WindowSettings) -> PreparedClip:
+        """The windows of a clip that `keep` has kept; it is made anew where it was damaged since."""
+        if kept.reason is not None:
+            return PreparedClip(kept.item, (), kept.reason)
+        looked = self._read(kept.key, kept.item, settings)
+        if looked is None:
+            self._make(kept.key, kept.item, settings)
+            looked = self._read(kept.key, kept.item, settings)
+        if looked is None:
+            raise OSError(f"{self.shards.folder}: what is written there cannot be read again")
+        return PreparedClip(kept.item, looked.usable_windows())
+
+    def _read(self, key: str, item: Item, settings: WindowSettings) -> Looked | None:
+        for place in self.shards.places(key):
+            try:
+                return decoded(read_place(place), item.path, settings)
+            except ValueError:
+                continue  # written by a machine that died, or damaged since: an older one, or none
+        return None
+
+    def _make(self, key: str, item: Item, settings: WindowSettings) -> Kept:
+        looked = Looked.at(prepare(item.path, settings, audio_path=item.audio_path))
+        place = self.shards.add(key, encoded(looked))
+        return Kept(item, key, looked.clip.duration, place.size)
+
+
+def key_of(item: Item, settings: WindowSettings) -> str:
+    """The name under which a clip, with its voice in `audio_path` if anywhere else, is kept.
+
+    How windows are cut does not matter. Raises OSError where a file cannot be read.
+    """
+    made = json.dumps({"format": FORMAT, "every": CROP_EVERY, "faces": settings.max_faces})
+    content = " ".join(_digest(one) for one in (item.path, item.audio_path) if one is not None)
+    return hashlib.sha256(f"{content} {made}".encode()).hexdigest()
+
+
+def _seconds(place: Place) -> float | None:
+    """How long a kept clip is, from its header alone; None where that is damaged."""
+    try:
+        start = read_place(place, 8)
+        return float(facts_of(read_place(place, header_size(start)))["clip"]["duration"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cache_path(cache: Path, path: Path, settings: WindowSettings, audio_path: Path | None = None) -> Path:
-    """Where the prepared form of `path`, with its voice in `audio_path` if anywhere else, lies."""
-    key = json.dumps({"format": FORMAT, "every": CROP_EVERY, **asdict(settings)}, sort_keys=True)
-    content = " ".join(_digest(one) for one in (path, audio_path) if one is not None)
-    name = hashlib.sha256(f"{content} {key}".encode()).hexdigest()
-    return cache / name[:2] / f"{name}.safetensors"
+# Many clips
 
 
-def _save(target: Path, windows: Sequence[Window]) -> None:
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    facts = []
-    for number, window in enumerate(windows):
-        facts.append({"start": window.start, "end": window.end, "track": window.track})
-        for name in ARRAYS:
-            value = getattr(window, name)
-            if value is not None:
-                arrays[f"{number}.{name}"] = np.ascontiguousarray(value)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f".{os.getpid()}.partial")
-    save_file(arrays or {"empty": np.zeros(1, np.uint8)}, partial, {"windows": json.dumps(facts)})
-    partial.replace(target)
-
-
-def _load(source: Path) -> tuple[Window, ...]:
-    with safe_open(source, "np") as file:
-        facts = json.loads(file.metadata()["windows"])
-        keys = set(file.keys())
-        return tuple(
-            Window(
-                **fact,
-                **{name: file.get_tensor(f"{n}.{name}") for name in ARRAYS if f"{n}.{name}" in keys},
-            )
-            for n, fact in enumerate(facts)
-        )
-
-
-def prepare_cached(item: Item, cache: Path, settings: WindowSettings) -> PreparedClip:
+def prepare_cached(item: Item, folder: Path, settings: WindowSettings) -> PreparedClip:
     """The item's windows, from the cache where they are; a clip that cannot be read gives a reason, no error."""
-    try:
-        target = cache_path(cache, item.path, settings, item.audio_path)
-    except OSError as error:
-        return PreparedClip(item, (), f"{error.filename or item.path}: {error.strerror}")
-    if target.is_file():
-        try:
-            return PreparedClip(item, _load(target))
-        except (SafetensorError, KeyError, TypeError, ValueError):
-            target.unlink()  # written by a machine that died: made anew below
-    try:
-        prepared = prepare(item.path, settings, audio_path=item.audio_path)
-        windows = list(prepared)
-    except InputError as error:
-        return PreparedClip(item, (), str(error))
-    usable = {track.id for track in prepared.tracks if track.assessable}
-    kept = [window for window in windows if window.track is None or window.track in usable]
-    _save(target, kept)
-    return PreparedClip(item, tuple(kept))
+    cache = Cache(folder)
+    return cache.clip(cache.keep(item, settings), settings)
 
 
 def prepare_all(
-    items: Sequence[Item], cache: Path, settings: WindowSettings, workers: int | None = None
+    items: Sequence[Item], folder: Path, settings: WindowSettings, workers: int | None = None
 ) -> Iterator[PreparedClip]:
     """Every item's windows, in order, made by `workers` processes (as many as there are cores)."""
+    cache = Cache(folder)
+    for kept in keep_all(items, folder, settings, workers):
+        yield cache.clip(kept, settings)
+
+
+def keep_all(
+    items: Sequence[Item], folder: Path, settings: WindowSettings, workers: int | None = None
+) -> Iterator[Kept]:
+    """Every item brought into the cache, in order, by `workers` processes (as many as there are cores)."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     count = workers or len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_single_thread) as pool:
-        missing = [pool.submit(_make, item, cache, settings) for item in items]
-        for item, made in zip(items, missing, strict=True):
-            reason = made.result()
-            yield PreparedClip(item, (), reason) if reason else prepare_cached(item, cache, settings)
+    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(folder,)) as pool:
+        yield from pool.map(_keep, items, [settings] * len(items))
 
 
-def _make(item: Item, cache: Path, settings: WindowSettings) -> str | None:
-    return prepare_cached(item, cache, settings).reason
+_cache: Cache
+"""A worker process's own."""
 
 
-def _single_thread() -> None:
+def _start(folder: Path) -> None:
+    """What a worker process begins with: one thread, and the cache that it adds to."""
+    global _cache
     import torch
 
     torch.set_num_threads(1)
+    _cache = Cache(folder)
+
+
+def _keep(item: Item, settings: WindowSettings) -> Kept:
+    return _cache.keep(item, settings)

@@ -48,7 +48,7 @@ class Measurement:
     """What can be told of a clip without its content. Seconds, Hz, dB below full scale, bits per second.
 
     `silent_share` (0..1), `silence_level` and `silence_centre` (of its spectrum) are of the frames of 20 ms that lie
-    at least 40 dB below the loudest one.
+    at least 40 dB below the loudest one. `warnings` say what is damaged though readable.
     """
 
     container: str
@@ -71,6 +71,7 @@ class Measurement:
     silent_share: float | None = None
     silence_level: float | None = None
     silence_centre: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Separability:
     held_out_sources: float | None
 
 
-def measure(clip: Clip, sound: Clip | None = None) -> Measurement:
+def measure(clip: Clip, sound: Clip | None = None, warnings: Sequence[str] = ()) -> Measurement:
     """Measurements of an open clip, with the sound of another where the voice lies apart."""
     heard = sound or clip
     return Measurement(
@@ -116,15 +117,23 @@ def measure(clip: Clip, sound: Clip | None = None) -> Measurement:
         width=clip.width,
         height=clip.height,
         fps=clip.fps,
+        warnings=tuple(warnings),
         **(_sound(heard.waveform) if heard.waveform is not None and heard.waveform.size else {}),
     )
 
 
 def measure_items(
-    items: Sequence[Item], workers: int = 1, progress: Callable[[int], None] | None = None
+    items: Sequence[Item],
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+    *,
+    pictures: bool = False,
 ) -> list[Measurement | Unreadable]:
-    """A measurement, or why there is none, for each item; `progress` is called with the number done."""
-    files = [item.path for item in items], [item.audio_path for item in items]
+    """A measurement, or why there is none, for each item; `progress` is called with the number done.
+
+    With `pictures` every frame is decoded too, so that `warnings` tell of damage in any of them.
+    """
+    files = [item.path for item in items], [item.audio_path for item in items], [pictures] * len(items)
     if workers <= 1:
         return _counted(map(_measure_files, *files), progress)
     # started afresh: a process that has already run threads (video decoding does) must not be forked
@@ -199,12 +208,16 @@ def _counted(
     return done
 
 
-def _measure_files(path: Path, sound_path: Path | None) -> Measurement | Unreadable:
-    from avdetect.media import open_clip
+def _measure_files(path: Path, sound_path: Path | None, pictures: bool) -> Measurement | Unreadable:
+    from avdetect.media import frames, open_clip
 
     try:
         sound = open_clip(sound_path) if sound_path is not None else None
-        return measure(open_clip(path), sound)
+        clip = open_clip(path)
+        warnings = [*clip.warnings, *(sound.warnings if sound is not None else ())]
+        for _ in frames(clip, warnings=warnings) if pictures else ():
+            pass
+        return measure(clip, sound, warnings)
     except MediaError as error:
         return Unreadable(str(error))
 
@@ -284,12 +297,16 @@ def _auc(table: NDArray[np.float64], labels: NDArray[np.bool_], groups: NDArray[
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     folds = (StratifiedKFold if groups is None else StratifiedGroupKFold)(
         _FOLDS, shuffle=True, random_state=0
     )
     scores = np.zeros(len(labels))
-    for train, test in folds.split(table, labels, groups):
-        model = HistGradientBoostingClassifier(max_iter=60, min_samples_leaf=5, random_state=0)
-        scores[test] = model.fit(table[train], labels[train]).predict_proba(table[test])[:, 1]
+    with threadpool_limits(
+        1
+    ):  # for so small a table, threads on a busy machine wait for each other for minutes
+        for train, test in folds.split(table, labels, groups):
+            model = HistGradientBoostingClassifier(max_iter=60, min_samples_leaf=5, random_state=0)
+            scores[test] = model.fit(table[train], labels[train]).predict_proba(table[test])[:, 1]
     return float(roc_auc_score(labels, scores))

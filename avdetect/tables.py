@@ -71,7 +71,7 @@ def read_json(path: Path) -> Any:
     """Content of a json file. Raises DatasetError where it is not json."""
     try:
         return json.loads(_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not json ({error}); is the download complete?") from error
 
 

@@ -96,7 +96,14 @@ class Prepared:
         """Reads frames, follows faces, notes what is seen; gives the number of frames done."""
         if not self.clip.has_video:
             return
-        tracker = FaceTracker(self.finder or FaceFinder(max_faces=self.settings.max_faces))
+        finder = self.finder or FaceFinder(max_faces=self.settings.max_faces)
+        try:
+            yield from self._follow(FaceTracker(finder), seen)
+        finally:
+            if finder is not self.finder:
+                finder.close()  # its models are not freed otherwise
+
+    def _follow(self, tracker: FaceTracker, seen: dict[int, dict[int, _Seen]]) -> Iterator[int]:
         source = frames(self.clip, warnings=self.warnings)
         clock = time.perf_counter()
         for frame in source:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import corrupt, make_video
 
 from avdetect.checks import Finding, Severity, balance, check_items, source_balance
 from avdetect.data_cli import add_arguments, run
 from avdetect.datasets import DATASETS, load
+from avdetect.errors import AvdetectError
 from avdetect.manifest import read_manifest, write_manifest
 from avdetect.shortcuts import (
     FEATURES,
@@ -209,6 +211,32 @@ def test_check_tells_by_its_exit_code(
     assert json.loads(told.out)["findings"][0]["severity"] == "error" and "gone.wav" in told.err
 
 
+def test_outputs_that_cannot_be_written_are_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worked(*arguments: object) -> None:
+        raise AssertionError("it began to work")
+
+    for name in ("avdetect.checks.check_items", "avdetect.datasets.index", "avdetect.pairing.pair"):
+        monkeypatch.setattr(name, worked)
+    write_manifest([_item(tmp_path / "a.wav", True)], tmp_path / "m.csv")
+    manifest, away = tmp_path / "m.csv", tmp_path / "no"
+    for words in (
+        ("check", manifest, "--json", away / "r.json"),
+        ("check", manifest, "--json", tmp_path),
+        ("index", "manifest", manifest, "--out", away / "o.csv"),
+        ("index", "manifest", manifest, "--out", tmp_path / "o.txt"),
+        ("pair", manifest, manifest, "--out", away / "o.csv"),
+        ("pair", manifest, manifest, "--out", tmp_path / "o.csv", "--json", away / "r.json"),
+    ):
+        with pytest.raises(AvdetectError) as caught:
+            _command(*words)
+        assert str(words[-1]) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(AvdetectError, match="is one of the clips"):
+        _command("check", manifest, "--json", manifest)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "m.csv"]
+
+
 def test_strict_makes_warnings_count(tmp_path: Path) -> None:
     write_manifest([_item(tmp_path / "a.wav", True, Split.TRAIN)], tmp_path / "m.csv")
     assert _command("check", tmp_path / "m.csv", "--no-media") == 0
@@ -219,6 +247,17 @@ def test_unreadable_clips_are_errors(tmp_path: Path, capsys: pytest.CaptureFixtu
     write_manifest([_item(tmp_path / "a.wav", True)], tmp_path / "m.csv")
     assert _command("check", tmp_path / "m.csv", "--workers", "1") == 1
     assert "clips that cannot be read: 1" in capsys.readouterr().out
+
+
+def test_damage_inside_a_clip_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = list(np.random.default_rng(0).integers(0, 255, (50, 96, 128, 3), dtype=np.uint8))
+    whole = make_video(tmp_path / "whole.mp4", 2.0, size=(128, 96), images=images)
+    broken = corrupt(whole, tmp_path / "broken.mp4", 0.3, 0.6, share=0.2)
+    write_manifest([_item(whole, True), _item(broken, False)], tmp_path / "m.csv")
+    _command("check", tmp_path / "m.csv", "--workers", "1")
+    told = capsys.readouterr().out
+    assert "read with a warning: 1" in told or "cannot be read: 1" in told
+    assert "broken.mp4" in told and "whole.mp4" not in told
 
 
 def test_the_corpus_passes(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -642,3 +642,46 @@ def test_links_to_folders_are_followed_once(grow: Callable[[Tree], Path], tmp_pa
 def test_progress_counts_files(grow: Callable[[Tree], Path]) -> None:
     seen: list[int] = []
     assert len(Survey(grow({f"{n}.wav": "" for n in range(7)}), seen.append).files) == seen[-1] == 7
+
+
+DAMAGE: Mapping[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "a page instead": lambda _: b"<html>404 not found</html>",
+    "zeros": lambda _: bytes(200),
+    "noise": lambda _: bytes(range(255, 0, -1)),
+    "another json": lambda _: b'["a", 1, null]',
+    "another table": lambda _: b'{"a": {"b": [1]}}',
+    "too deep": lambda _: b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", [name for name, tree in TREES.items() if any(tree.values())])
+def test_damaged_and_half_downloaded_sets_end_in_a_report(name: str, grow: Callable[[Tree], Path]) -> None:
+    """Every table of every set, damaged in every way: an account of what is there, or one line that says why not."""
+    tree = TREES[name]
+
+    def reported(what: str) -> None:
+        try:
+            lines = index(name, root)[1].report()
+        except DatasetError as error:
+            lines = [str(error)]
+        assert lines and all("\n" not in line for line in lines), what
+
+    for table in (file for file, content in tree.items() if content):
+        root = grow(tree)
+        for kind, damaged in DAMAGE.items():
+            (root / table).write_bytes(damaged(tree[table].encode()))
+            reported(f"{table}: {kind}")
+        (root / table).unlink()
+        reported(f"{table}: gone")
+        (root / table).symlink_to(root / "nowhere")
+        reported(f"{table}: dead link")
+        (root / table).unlink()
+        (root / table).mkdir()
+        reported(f"{table}: a folder")
+        (root / table).rmdir()
+    for clip in (file for file, content in tree.items() if not content):
+        root = grow(tree)
+        (root / clip).unlink()
+        reported(f"{clip}: gone")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from clips import make_audio, noise
+from commands import detector
+from commands import voice as spoken_by_nobody
 
 from avdetect.errors import DatasetError
 from avdetect.evaluate import Row, Slice, evaluate, read_rows, rows_of, tables
+from avdetect.prepared import Cache
 from avdetect.types import (
     CLAIMS,
     Claim,
@@ -21,6 +26,7 @@ from avdetect.types import (
     Status,
     Verdict,
 )
+from avdetect.windows import Prepared, WindowSettings, prepare
 
 VOICE = Claim.VOICE_CLONING
 MODEL = ModelInfo("stand-in", "0", "0")
@@ -48,7 +54,7 @@ class StandIn:
     def __init__(self) -> None:
         self.asked: list[Path] = []
 
-    def detect(self, path: Path) -> Verdict:
+    def detect(self, path: Path, **_: object) -> Verdict:
         self.asked.append(path)
         if path.stem.startswith("error"):
             return Verdict(path, Outcome.ERROR, MODEL, error=f"{path}: is empty")
@@ -194,3 +200,27 @@ def test_a_slice_holds_its_fakes_and_every_real_clip(
     assert {kind for kind in fakes if piece.holds(labelled(*kind))} == held
     for real in ((False, False), (None, False), (False, None), (None, None)):
         assert piece.holds(labelled(*real))
+
+
+def test_scores_from_the_cache_are_those_of_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = Item(make_audio(tmp_path / "a.wav", noise(1.5)), Label(voice_cloning=False))
+    items = [
+        Item(make_audio(tmp_path / "b.wav", spoken_by_nobody(1.5)), Label(voice_cloning=True)),
+        replace(quiet, audio_path=make_audio(tmp_path / "voice.wav", spoken_by_nobody(2.0))),
+        Item(tmp_path / "gone.wav", Label(voice_cloning=True)),
+        quiet,
+    ]
+    direct = list(evaluate(detector(), items, CLAIMS))
+    assert [rows[0].score is None for rows in direct] == [False, False, True, True]
+    cache = Cache(tmp_path / "cache")
+    for item in items[:3]:  # the last one is not there: it is decoded
+        cache.keep(item, WindowSettings(10.0, 10.0))
+    opened: list[Path] = []
+
+    def counted(path: Path, *settings: object, **more: object) -> Prepared:
+        opened.append(path)
+        return prepare(path, *settings, **more)  # type: ignore[arg-type]  # handed on
+
+    monkeypatch.setattr("avdetect.detect.prepare", counted)
+    assert list(evaluate(detector(), items, CLAIMS, cache=cache)) == direct
+    assert opened == [items[2].path, quiet.path]

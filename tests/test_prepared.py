@@ -1,4 +1,4 @@
-"""Prepared clips on disk: made once, keyed by content, and made anew where the file is damaged."""
+"""Prepared clips on disk: made once, keyed by content, the same windows bit by bit, made anew where damaged."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from clips import make_audio, make_video, noise, tone
+from commands import detector, portrait, voice
 
 from avdetect import prepared as module
 from avdetect.data_cli import add_arguments, run
 from avdetect.errors import AvdetectError, InputError
+from avdetect.looked import Looked, decoded, encoded
 from avdetect.manifest import write_manifest
-from avdetect.prepare_cli import WINDOW
-from avdetect.prepared import ARRAYS, PreparedClip, cache_path, prepare_all, prepare_cached
-from avdetect.train import DataSettings
-from avdetect.types import Item, Label, Window
-from avdetect.windows import WindowSettings
+from avdetect.prepared import Cache, Kept, PreparedClip, key_of, prepare_all, prepare_cached
+from avdetect.recipe import DataSettings
+from avdetect.shards import CACHE
+from avdetect.types import Item, Label
+from avdetect.windows import Prepared, WindowSettings, prepare
 
 SETTINGS = WindowSettings(2.0, 2.0)
 
@@ -36,40 +39,98 @@ def clip(tmp_path: Path) -> Item:
     return item_of(make_audio(tmp_path / "a.wav", noise(3.0)))
 
 
+@pytest.fixture(scope="module")
+def talking(tmp_path_factory: pytest.TempPathFactory) -> Item:
+    """2.4 s: two faces, a cut to one, and speech."""
+    pair = np.concatenate([portrait(256, 300, (240, 360)), portrait(200, 235, (240, 360))], 1)
+    images = [pair] * 30 + [portrait(300, 352, (480, 360))] * 30
+    path = tmp_path_factory.mktemp("clips") / "talking.mp4"
+    return item_of(make_video(path, size=(480, 360), images=images, seconds=2.4, audio=voice(2.4)))
+
+
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were decoded."""
-    decoded: list[Path] = []
-    original = module.prepare
+    files: list[Path] = []
 
-    def counted(path: Path, settings: WindowSettings, audio_path: Path | None = None) -> object:
-        decoded.append(path)
-        return original(path, settings, audio_path=audio_path)
+    def counted(path: Path, settings: WindowSettings, *, audio_path: Path | None = None) -> Prepared:
+        files.append(path)
+        return prepare(path, settings, audio_path=audio_path)
 
     monkeypatch.setattr(module, "prepare", counted)
-    return decoded
+    return files
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Equal through and through, arrays in kind and bit by bit."""
+    if isinstance(one, np.ndarray):
+        return isinstance(other, np.ndarray) and one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(alike(a, b) for a, b in zip(one, other, strict=True))
+    if hasattr(one, "__dataclass_fields__"):
+        return type(one) is type(other) and all(
+            alike(getattr(one, each.name), getattr(other, each.name)) for each in fields(one)
+        )
+    return bool(one == other)
 
 
 def same(one: PreparedClip, other: PreparedClip) -> bool:
-    if len(one.windows) != len(other.windows):
-        return False
-    for a, b in zip(one.windows, other.windows, strict=True):
-        if (a.start, a.end, a.track) != (b.start, b.end, b.track):
-            return False
-        for name in ARRAYS:
-            x, y = getattr(a, name), getattr(b, name)
-            if (x is None) != (y is None) or (
-                x is not None and (x.dtype != y.dtype or not np.array_equal(x, y))
-            ):
-                return False
-    return True
+    return alike(one.windows, other.windows)
+
+
+# What is kept is what `prepare` gives
+
+
+@pytest.mark.parametrize("length, hop", [(10.0, 10.0), (4.0, 2.0), (1.0, 0.4), (0.2, 0.2)])
+def test_windows_of_any_settings_are_those_of_the_clip(
+    talking: Item, tmp_path_factory: pytest.TempPathFactory, length: float, hop: float
+) -> None:
+    cache = Cache(tmp_path_factory.getbasetemp() / "any")  # one for all settings
+    settings = WindowSettings(length, hop)
+    cache.keep(talking, settings)
+    found, direct = cache.find(talking, settings), prepare(talking.path, settings)
+    assert found is not None
+    windows = list(direct)
+    assert any(window.face_crops is not None for window in windows) and len(direct.tracks) > 1
+    assert alike(list(found), windows) and alike(list(found), windows)  # and may be walked again
+    for name in ("clip", "speech", "tracks", "warnings", "settings"):
+        assert alike(getattr(found, name), getattr(direct, name)), name
+    assert len(list((tmp_path_factory.getbasetemp() / "any").glob("*.tar"))) == 1
+
+
+def test_training_gets_the_windows_without_faces_that_cannot_be_assessed(
+    talking: Item, tmp_path: Path
+) -> None:
+    direct = prepare(talking.path, SETTINGS)
+    windows = list(direct)
+    small = item_of(
+        make_video(tmp_path / "s.mp4", size=(480, 360), images=[portrait(64, 75)] * 30, seconds=1.2)
+    )
+    kept = prepare_cached(talking, tmp_path / "cache", SETTINGS)
+    usable = {track.id for track in direct.tracks if track.assessable}
+    assert alike(list(kept.windows), [w for w in windows if w.track is None or w.track in usable])
+    assert any(window.track is not None for window in prepare(small.path, SETTINGS))
+    assert prepare_cached(small, tmp_path / "cache", SETTINGS).windows == ()
+
+
+def test_a_detector_answers_the_same_from_the_cache(talking: Item, tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.keep(talking, SETTINGS)
+    found = cache.find(talking, detector().settings)
+    one, other = detector().detect(talking.path), detector().detect(talking.path, prepared=found)
+    assert one.score is not None and one.tracks
+    assert alike(replace(one, thumbnails={}, timing=other.timing), replace(other, thumbnails={}))
+    assert one.thumbnails.keys() == other.thumbnails.keys()
+    assert all(alike(one.thumbnails[track], other.thumbnails[track]) for track in one.thumbnails)
 
 
 def test_a_clip_is_decoded_once(clip: Item, tmp_path: Path, made: list[Path]) -> None:
     first = prepare_cached(clip, tmp_path / "cache", SETTINGS)
     second = prepare_cached(clip, tmp_path / "cache", SETTINGS)
+    other = prepare_cached(clip, tmp_path / "cache", WindowSettings(1.0, 1.0))
     assert made == [clip.path]
     assert len(first.windows) == 2 and first.reason is None and same(first, second)
+    assert len(other.windows) == 3
 
 
 def test_the_same_content_under_another_name_is_the_same_clip(
@@ -84,57 +145,65 @@ def test_the_same_content_under_another_name_is_the_same_clip(
 
 def test_other_content_or_settings_are_another_clip(clip: Item, tmp_path: Path, made: list[Path]) -> None:
     cache = tmp_path / "cache"
-    keys = {cache_path(cache, clip.path, SETTINGS), cache_path(cache, clip.path, replace(SETTINGS, hop=1.0))}
+    keys = {key_of(clip, SETTINGS), key_of(clip, replace(SETTINGS, max_faces=1))}
     old = prepare_cached(clip, cache, SETTINGS)
     make_audio(clip.path, noise(3.0, seed=5))
-    keys.add(cache_path(cache, clip.path, SETTINGS))
+    keys.add(key_of(clip, SETTINGS))
     new = prepare_cached(clip, cache, SETTINGS)
     assert len(keys) == 3 and len(made) == 2 and not same(old, new)
 
 
-def test_a_raised_format_makes_everything_anew(
-    clip: Item, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = cache_path(tmp_path, clip.path, SETTINGS)
+def test_a_raised_format_makes_everything_anew(clip: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_of(clip, SETTINGS)
     monkeypatch.setattr(module, "FORMAT", module.FORMAT + 1)
-    assert cache_path(tmp_path, clip.path, SETTINGS) != before
+    assert key_of(clip, SETTINGS) != before
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.01, 0.5, 0.999])
-def test_a_truncated_file_is_made_anew(clip: Item, tmp_path: Path, made: list[Path], keep: float) -> None:
-    cache = tmp_path / "cache"
-    first = prepare_cached(clip, cache, SETTINGS)
-    path = cache_path(cache, clip.path, SETTINGS)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * keep)])
-    again = prepare_cached(clip, cache, SETTINGS)
-    assert len(made) == 2 and same(first, again)
-    assert path.read_bytes() == data
+@pytest.mark.parametrize("keep", [0.0, 0.01, 0.5, 0.98])
+def test_a_truncated_shard_is_made_anew(clip: Item, tmp_path: Path, made: list[Path], keep: float) -> None:
+    first = prepare_cached(clip, tmp_path, SETTINGS)
+    (shard,) = tmp_path.glob("*.tar")
+    data = shard.read_bytes()
+    shard.write_bytes(data[: int(len(data) * keep)])
+    assert same(first, prepare_cached(clip, tmp_path, SETTINGS)) and len(made) == 2
+    assert shard.read_bytes() == data
 
 
-def test_a_safetensors_file_of_another_kind_is_made_anew(
-    clip: Item, tmp_path: Path, made: list[Path]
+@pytest.mark.parametrize("place", [530, 700, 100_000])
+def test_a_damaged_clip_is_found_out_and_made_anew_once(
+    clip: Item, tmp_path: Path, made: list[Path], place: int
 ) -> None:
-    from safetensors.numpy import save_file
+    first = prepare_cached(clip, tmp_path, SETTINGS)
+    (shard,) = tmp_path.glob("*.tar")
+    data = bytearray(shard.read_bytes())
+    data[place] ^= 0x55  # in the header, in the facts, in the sound
+    shard.write_bytes(data)
+    assert Cache(tmp_path).find(clip, SETTINGS) is None
+    for _ in range(2):
+        assert same(first, prepare_cached(clip, tmp_path, SETTINGS)) and len(made) == 2
 
-    cache = tmp_path / "cache"
-    path = cache_path(cache, clip.path, SETTINGS)
-    path.parent.mkdir(parents=True)
-    save_file({"x": np.zeros(3)}, path)
-    assert len(prepare_cached(clip, cache, SETTINGS).windows) == 2 and len(made) == 1
+
+def test_a_sample_of_another_kind_is_none(clip: Item, tmp_path: Path) -> None:
+    from safetensors.numpy import save
+
+    cache = Cache(tmp_path)
+    cache.shards.add(key_of(clip, SETTINGS), save({"x": np.zeros(3)}))
+    assert cache.find(clip, SETTINGS) is None
+    cache.shards.add(key_of(clip, SETTINGS), b"")
+    assert cache.find(clip, SETTINGS) is None
+    assert len(prepare_cached(clip, tmp_path, SETTINGS).windows) == 2
 
 
-def test_nothing_half_written_stands_under_a_clips_name(
-    clip: Item, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(arrays: object, path: Path, metadata: object) -> None:
-        Path(path).write_bytes(b"half")
-        raise KeyboardInterrupt
+def test_a_kept_clip_says_how_long_it_is(clip: Item, tmp_path: Path) -> None:
+    kept = [Cache(tmp_path).keep(clip, SETTINGS) for _ in range(2)]
+    assert kept[0] == kept[1] and kept[0].seconds == pytest.approx(3.0) and kept[0].size > 3 * 64_000
 
-    monkeypatch.setattr(module, "save_file", killed)
-    with pytest.raises(KeyboardInterrupt):
-        prepare_cached(clip, tmp_path / "cache", SETTINGS)
-    assert not cache_path(tmp_path / "cache", clip.path, SETTINGS).exists()
+
+def test_a_clip_without_sound_and_faces_comes_back_too(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "v.mp4", 0.4)
+    looked = Looked.at(prepare(path, SETTINGS))
+    back = decoded(encoded(looked), path, SETTINGS)
+    assert alike(back.clip, looked.clip) and back.speech is None and list(back) == []
 
 
 def test_what_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
@@ -151,29 +220,6 @@ def test_a_clip_without_windows_is_kept_too(tmp_path: Path, made: list[Path]) ->
     for _ in range(2):
         assert prepare_cached(item, tmp_path / "cache", SETTINGS) == PreparedClip(item, ())
     assert len(made) == 1
-
-
-def test_every_array_of_a_window_comes_back(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    window = Window(
-        1.0,
-        1.4,
-        waveform=rng.normal(size=6400).astype(np.float32),
-        speech=rng.random(10) > 0.5,
-        track=3,
-        found=rng.random(10) > 0.5,
-        landmarks=rng.normal(size=(10, 478, 3)).astype(np.float32),
-        mouth_crops=rng.integers(0, 256, (10, 8, 8), dtype=np.uint8),
-        face_crops=rng.integers(0, 256, (2, 224, 224, 3), dtype=np.uint8),
-        crop_frames=np.array([0, 5]),
-        crop_landmarks=rng.normal(size=(2, 478, 2)).astype(np.float32),
-    )
-    assert all(getattr(window, name) is not None for name in ARRAYS)
-    item = item_of(Path("x.mp4"))
-    module._save(tmp_path / "ab" / "x.safetensors", [window, Window(2.0, 3.0)])
-    loaded = module._load(tmp_path / "ab" / "x.safetensors")
-    assert same(PreparedClip(item, loaded), PreparedClip(item, (window, Window(2.0, 3.0))))
-    assert [p.name for p in (tmp_path / "ab").iterdir()] == ["x.safetensors"]
 
 
 def test_many_clips_come_in_order_from_other_processes(tmp_path: Path) -> None:
@@ -224,7 +270,7 @@ def test_a_voice_that_is_not_there_or_holds_no_sound_has_a_reason(tmp_path: Path
 
 
 def test_the_cache_is_the_one_that_training_reads() -> None:
-    assert DataSettings.window == WINDOW
+    assert DataSettings.cache == CACHE
 
 
 def prepare_command(*words: str | Path) -> int:
@@ -234,26 +280,26 @@ def prepare_command(*words: str | Path) -> int:
 
 
 def test_a_manifest_is_prepared_and_what_it_costs_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], made: list[Path]
 ) -> None:
     items = [item_of(make_audio(tmp_path / f"{n}.wav", noise(3.0, seed=n))) for n in range(2)]
     items[1] = replace(items[1], audio_path=make_audio(tmp_path / "voice.wav", noise(4.0)))
     write_manifest(items, tmp_path / "m.csv")
     cache, report = tmp_path / "cache", tmp_path / "report.json"
-    words = (tmp_path / "m.csv", "--cache", cache, "--workers", "1", "--window", "2", "--json", report)
+    words = (tmp_path / "m.csv", "--cache", cache, "--workers", "1", "--json", report)
     assert prepare_command(*words) == 0
     said = json.loads(report.read_text())
-    assert (said["clips"], said["windows"], said["left_out"]) == (2, 4, [])
+    assert (said["clips"], said["left_out"]) == (2, [])
     assert said["hours"] == pytest.approx(7 / 3600)
-    # per window 2 s of sound (float32, 16 kHz) and 50 speech flags
-    assert said["bytes"] == 4 * (2 * 16_000 * 4 + 50)
+    assert 7 * 16_000 * 4 < said["bytes"] < 7 * 16_000 * 4 + 4096  # float32 at 16 kHz, and the facts
     assert said["bytes_per_hour"] == pytest.approx(said["bytes"] * 3600 / 7)
-    files = {path: path.stat().st_mtime_ns for path in cache.glob("*/*.safetensors")}
-    assert said["cache_bytes"] == sum(path.stat().st_size for path in files) > said["bytes"]
-    assert "2 clips prepared, 4 windows" in capsys.readouterr().out
-    assert {cache_path(cache, one.path, SETTINGS, one.audio_path) for one in items} == set(files)
-    assert prepare_command(*words) == 0  # training finds what is there; nothing is made again
-    assert files == {path: path.stat().st_mtime_ns for path in cache.glob("*/*.safetensors")}
+    files = {path: path.read_bytes() for path in cache.glob("*.tar")}
+    assert said["cache_bytes"] == sum(map(len, files.values())) > said["bytes"]
+    assert "2 clips prepared, 0.00 hours" in capsys.readouterr().out
+    assert prepare_command(*words) == 0  # nothing is made again
+    assert files == {path: path.read_bytes() for path in cache.glob("*.tar")}
+    for settings in (WindowSettings(10.0, 10.0), WindowSettings()):  # as training and evaluation cut
+        assert all(Cache(cache).find(item, settings) is not None for item in items)
 
 
 def test_clips_that_cannot_be_prepared_are_named_and_make_it_fail(
@@ -272,23 +318,26 @@ def test_impossible_settings_of_the_cache_are_refused(tmp_path: Path) -> None:
     write_manifest([item_of(tmp_path / "a.wav")], tmp_path / "m.csv")
     (tmp_path / "file").write_text("")
     for words, said in (
-        (("--cache", tmp_path / "c", "--window", "2", "--hop", "3"), "--hop at most --window"),
-        (("--cache", tmp_path / "c", "--window", "nan"), "must be 0.2 to 600.0 s"),
-        (("--cache", tmp_path / "c", "--window", "inf"), "must be 0.2 to 600.0 s"),
-        (("--cache", tmp_path / "c", "--hop", "0"), "must be 0.2 to 600.0 s"),
-        (("--cache", tmp_path / "c", "--workers", "0"), "--workers at least 1"),
+        (("--cache", tmp_path / "c", "--workers", "0"), "--workers is 0, must be at least 1"),
         (("--cache", tmp_path / "file"), "cannot be a cache folder"),
     ):
         with pytest.raises(InputError, match=said):
             prepare_command(tmp_path / "m.csv", *words)
 
 
+def test_a_report_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
+    write_manifest([item_of(tmp_path / "a.wav")], tmp_path / "m.csv")
+    with pytest.raises(AvdetectError, match=r"--json .*cannot be written"):
+        prepare_command(tmp_path / "m.csv", "--cache", tmp_path / "c", "--json", tmp_path / "no" / "r.json")
+    assert not (tmp_path / "c").exists()
+
+
 def test_a_killed_worker_is_told_of_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*arguments: object) -> Iterator[PreparedClip]:
-        yield PreparedClip(item_of(tmp_path / "a.wav"), ())
+    def killed(*arguments: object) -> Iterator[Kept]:
+        yield Kept(item_of(tmp_path / "a.wav"), "key", 1.0, 1)
         raise BrokenProcessPool
 
     write_manifest([item_of(tmp_path / "a.wav")], tmp_path / "m.csv")
-    monkeypatch.setattr(module, "prepare_all", killed)
+    monkeypatch.setattr(module, "keep_all", killed)
     with pytest.raises(AvdetectError, match="a worker was killed"):
         prepare_command(tmp_path / "m.csv", "--cache", tmp_path / "cache")

@@ -12,6 +12,7 @@ import pytest
 from clips import beep, make_audio, make_video, noise, onset, tone
 
 from avdetect.errors import MediaError
+from avdetect.faces import FaceFinder
 from avdetect.types import CROP_EVERY, Claim, Clip, Floats
 from avdetect.windows import (
     Prepared,
@@ -90,6 +91,23 @@ def test_a_picture_without_a_face_leaves_its_sound(tmp_path: Path) -> None:
     assert [w.track for w in windows] == [None]
     assert prepared.speech is not None and prepared.speech.reason
     assert not windows[0].speech.any()
+
+
+def test_a_finder_of_its_own_is_closed_and_a_lent_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    class Finder(FaceFinder):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr("avdetect.windows.FaceFinder", Finder)
+    path = make_video(tmp_path / "empty.mp4", 0.2)
+    lent = Finder()
+    assert list(prepare(path, finder=lent)) == [] and closed == []
+    assert list(prepare(path)) == [] and len(closed) == 1
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from avdetect.datasets.attacks import KEYS, attack_extra
 from avdetect.survey import Dataset, Survey
@@ -34,7 +33,7 @@ _METADATA = "trial_metadata.txt"
 
 def _read(prefix: str, columns: tuple[str, ...], survey: Survey) -> Iterator[Item]:
     for table in survey.files:
-        if table.rsplit("/", 1)[-1] == _METADATA and _is_of(survey.path(table), prefix):
+        if table.rsplit("/", 1)[-1] == _METADATA and _is_of(survey, table, prefix):
             yield from _read_table(survey, table, columns)
             return
     survey.remark(
@@ -42,10 +41,14 @@ def _read(prefix: str, columns: tuple[str, ...], survey: Survey) -> Iterator[Ite
     )
 
 
-def _is_of(path: Path, prefix: str) -> bool:
+def _is_of(survey: Survey, table: str, prefix: str) -> bool:
     """Whether the first trial of a table is of the track: all tracks call their table the same."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        cells = stream.readline().split()
+    try:
+        with survey.path(table).open(encoding="utf-8", errors="replace") as stream:
+            cells = stream.readline().split()
+    except OSError as error:
+        survey.remark(f"tables that could not be read ({error.strerror})", table)
+        return False
     return len(cells) > 1 and cells[1].startswith(prefix)
 
 
