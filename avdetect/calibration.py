@@ -1,8 +1,8 @@
 """Logits to probabilities, and where a probability is enough for a verdict.
 
 Platt scaling (Platt, 1999) per claim on held-out clips, classes weighted alike, so that the probabilities speak of even
-odds. Thresholds are set for stated error rates on the same clips: at or above `high` at most FALSE_ALARMS of real
-clips, below `low` at most MISSES of fake ones; between them the answer is "inconclusive".
+odds. Thresholds are set for stated shares of the same real clips: at most FALSE_ALARMS at or above `high`, and at most
+DOUBTS more at or above `low`, where the answer is "inconclusive". How many fakes that finds is for the card to say.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from avdetect.validation import Score, arrays
 
 FALSE_ALARMS = 0.015
 """Share of real clips that may be called manipulated on one claim; three claims make up a clip's."""
-MISSES = 0.15
-"""Share of fake clips that may be passed as clean on one claim."""
+DOUBTS = 0.10
+"""Share of real clips that may be left inconclusive on one claim."""
 
 
 def platt(logits: Floats, fake: Bools) -> dict[str, float]:
@@ -30,14 +30,17 @@ def platt(logits: Floats, fake: Bools) -> dict[str, float]:
 
 
 def thresholds(probabilities: Floats, fake: Bools) -> dict[str, float]:
-    """`low` and `high` for the stated error rates; never out of order."""
-    real, fakes = np.sort(probabilities[~fake]), np.sort(probabilities[fake])
-    allowed = int(FALSE_ALARMS * len(real))
-    high = float(np.nextafter(real[len(real) - 1 - allowed], np.float32(1)))
-    low = float(fakes[int(MISSES * len(fakes))])
+    """`low` and `high` for the stated shares of real clips; never out of order."""
+    real = np.sort(probabilities[~fake])[::-1]
+    high, low = (_just_above(real, share) for share in (FALSE_ALARMS, FALSE_ALARMS + DOUBTS))
     high = min(max(high, 0.5), 0.999)
-    # rounded outwards, so that no clip slips over a threshold by rounding
-    return {"low": math.floor(min(low, high, 0.5) * 1e4) / 1e4, "high": math.ceil(high * 1e4) / 1e4}
+    # rounded upwards, so that no clip slips over a threshold by rounding
+    return {name: math.ceil(value * 1e4) / 1e4 for name, value in (("low", min(low, high)), ("high", high))}
+
+
+def _just_above(falling: Floats, share: float) -> float:
+    """The least value that at most `share` of the numbers, sorted from the largest, reach."""
+    return float(np.nextafter(falling[int(share * len(falling))], np.float32(1)))
 
 
 def calibrate(scores: Sequence[Score]) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:

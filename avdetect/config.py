@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -102,6 +103,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             return float(value)
         if option is Path and isinstance(value, str):
             return Path(value)
+        if isinstance(option, type) and issubclass(option, StrEnum):
+            return _one_of(option, value, where)
         if (
             isinstance(option, type)
             and isinstance(value, option)
@@ -110,3 +113,9 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             return value
     names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise ConfigError(f"{where} = {value!r} is not of type {names}")
+
+
+def _one_of(options: type[StrEnum], value: Any, where: str) -> StrEnum:
+    if value not in list(options):
+        raise ConfigError(f"{where} = {value!r} is none of {', '.join(options)}")
+    return options(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,50 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from avdetect.calibration import FALSE_ALARMS, MISSES
+from avdetect.calibration import DOUBTS, FALSE_ALARMS
 from avdetect.fusion import FusionModel
+from avdetect.metrics import auc
 from avdetect.summary import summary
 from avdetect.types import CLAIMS, Claim
-from avdetect.validation import Score
+from avdetect.validation import Score, arrays
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
 
 
-def write_scores(scores: Sequence[Score], path: Path) -> None:
-    """A row per validation score."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "claim", "variant", "fake", "logit", "offset_frames", "method", "source"])
-        for s in scores:
-            offset = "" if s.offset_frames is None else round(s.offset_frames, 3)
-            row = [
-                f"{s.item.path.parent.name}/{s.item.path.name}",
-                s.claim.value,
-                s.variant,
-                int(s.fake),
-                round(s.logit, 4),
-                offset,
-            ]
-            writer.writerow([*row, s.item.method or "", s.item.source or ""])
-
-
 def write_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Training loss and validation AUC per claim over steps, as a picture."""
+    """Training loss and, where there was validation, AUC per claim over steps, as a picture."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    checked = [row for row in history if any(key.endswith("_auc") for key in row)]
+    figure = Figure(figsize=(9 if checked else 5, 3.4), layout="constrained")
+    loss, *others = figure.subplots(1, 2 if checked else 1, squeeze=False)[0]
     losses = [(row["step"], row["loss"]) for row in history if "loss" in row]
-    left.plot(*zip(*losses, strict=True)) if losses else None
-    left.set(xlabel="step", ylabel="training loss")
-    for claim in CLAIMS:
-        key = f"eval_{claim.value}_auc"
-        points = [(row["step"], row[key]) for row in history if key in row]
-        if points:
-            right.plot(*zip(*points, strict=True), marker="o", label=claim.value)
-    right.set(xlabel="step", ylabel="validation AUC", ylim=(0.4, 1.01))
-    if right.lines:
-        right.legend(frameon=False)
+    loss.plot(*zip(*losses, strict=True)) if losses else None
+    loss.set(xlabel="step", ylabel="training loss")
+    for axes in others:
+        for claim in CLAIMS:
+            key = f"eval_{claim.value}_auc"
+            points = [(row["step"], row[key]) for row in checked if key in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", label=claim.value)
+        axes.set(xlabel="step", ylabel="validation AUC", ylim=(0.4, 1.01))
+        axes.legend(frameon=False)
     figure.savefig(path, dpi=110)
 
 
@@ -71,10 +54,68 @@ def results(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:
             groups=[(s.variant if sync else s.item.method) or None for s in mine],
             clusters=[" ".join(s.item.identities) or s.item.source or s.item.path.name for s in mine],
         )
+        out[claim.value]["sources"] = per_source(mine)
         offsets = [abs(s.offset_frames) for s in mine if s.offset_frames is not None and not s.fake]
         if offsets:
             out[claim.value]["offset_within_one_frame"] = float(np.mean(np.array(offsets) <= 1.0))
     return out
+
+
+def per_source(scores: Sequence[Score], least: int = 3) -> dict[str, dict[str, Any]]:
+    """Source -> {n_real, n_fake, auc} of its own real against its own fake clips, with at least so many of each.
+
+    Inside one source recording, codec and page are alike: what is left is the forgery.
+    """
+    table = {}
+    for source in sorted({s.item.source for s in scores if s.item.source}):
+        mine = [s for s in scores if s.item.source == source]
+        fake = np.array([s.fake for s in mine])
+        if min(int(fake.sum()), int((~fake).sum())) >= least:
+            area = auc([s.logit for s in mine], fake)
+            table[source] = {"n_real": int((~fake).sum()), "n_fake": int(fake.sum()), "auc": area}
+    return table
+
+
+def decisions(model: FusionModel, scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
+    """Claim -> shares of its real and of its fake clips [manipulated, inconclusive, nothing found]."""
+    table = {}
+    for claim in CLAIMS:
+        logits, fake = arrays(scores, claim)
+        if len(set(fake.tolist())) < 2:
+            continue
+        fit, bounds = model.config.calibration[claim.value], model.config.thresholds[claim.value]
+        stated = 1 / (1 + np.exp(-(fit["scale"] * logits + fit["bias"])))
+        found, clean = stated >= bounds["high"], stated < bounds["low"]
+        table[claim.value] = {
+            name: [float(part.mean()) for part in (found[of], ~(found | clean)[of], clean[of])]
+            for name, of in (("real", ~fake), ("fake", fake))
+        }
+    return table
+
+
+def write_calibration(model: FusionModel, scores: Sequence[Score], path: Path) -> None:
+    """How often clips of each stated probability were fake, per claim, as a picture; classes weighted alike."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+    for claim in CLAIMS:
+        logits, fake = arrays(scores, claim)
+        if len(set(fake.tolist())) < 2:
+            continue
+        fit = model.config.calibration[claim.value]
+        stated = 1 / (1 + np.exp(-(fit["scale"] * logits + fit["bias"])))
+        weight = np.where(fake, 0.5 / fake.sum(), 0.5 / (~fake).sum())
+        place = np.minimum((stated * 8).astype(int), 7)
+        bins = [place == k for k in range(8) if (place == k).sum() >= 5]
+        points = [
+            (np.average(stated[b], weights=weight[b]), np.average(fake[b], weights=weight[b])) for b in bins
+        ]
+        axes.plot(*zip(*points, strict=True), marker="o", label=claim.value)
+    axes.set(xlabel="stated probability", ylabel="share of fake clips", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
 
 
 def write_card(model: FusionModel, scores: Sequence[Score], run: Path) -> None:
@@ -93,6 +134,7 @@ def write_card(model: FusionModel, scores: Sequence[Score], run: Path) -> None:
         table=table,
         data=data,
         false_alarms=FALSE_ALARMS,
-        misses=MISSES,
+        doubts=DOUBTS,
+        decisions=decisions(model, scores),
     )
     (run / "model" / "README.md").write_text(card, encoding="utf-8")

@@ -17,15 +17,20 @@ from torch.utils.data import Dataset
 
 from avdetect.augment import degrade_audio
 from avdetect.augment_faces import degrade_faces
-from avdetect.batch import collate, label_row, mirrored, shrunk
+from avdetect.batch import collate, label_row
 from avdetect.errors import ConfigError
+from avdetect.forgeries import FORGERIES, Kind, draw, forge
+from avdetect.forgeries.canvas import best_donor
 from avdetect.forgeries.desync import swapped
-from avdetect.forgeries.resynthesis import resynthesise
-from avdetect.forgeries.self_blending import self_blended
+from avdetect.forgeries.resynthesis import RESYNTHESES, resynthesise
+from avdetect.pieces import cut, cut_apart, degraded, paced, picture_only, sound_only, start
 from avdetect.prepared import PreparedClip
-from avdetect.types import CROP_EVERY, FRAME_RATE, SAMPLE_RATE, Claim, Item, Label, Window
+from avdetect.types import FRAME_RATE, Claim, Item, Label, Window
 
 Rng = np.random.Generator
+
+DONORS = 4
+"""Faces of which the one that looks the same way is taken for a swap or a driven expression."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +54,22 @@ class Example:
 class MixSettings:
     """How many examples of each kind stand in a batch, and how often forgeries take a real one's place.
 
-    `voice`, `face`, `sync`: examples per batch that teach one claim. `resynthesis`: share of fake voices made from
-    real ones. `self_blending`: share of fake faces made from real ones. `negatives`: share of sync examples whose
-    sound was moved far or swapped. `same_source`: share of the other pairs that come from one source. `degrade`:
-    strength of the augmentation that both classes get. `crops`: face crops of an example. `shortest`, `longest`:
-    seconds of one.
+    `voice`, `face`, `sync`: examples per batch that teach one claim. `forged_voices`, `forged_faces`: share of fakes
+    made from real ones, by any forgery of that kind. `negatives`: share of sync examples whose sound was moved far or
+    swapped. `same_source`: share of the other pairs that come from one source. `degrade`: strength of the augmentation
+    that both classes get. `kinds`: the forgeries to draw from, by name, equally often (none: all, by their weights).
+    `crops`: face crops of an example. `shortest`, `longest`: seconds of one.
     """
 
     voice: int = 24
     face: int = 12
     sync: int = 32
-    resynthesis: float = 0.4
-    self_blending: float = 0.6
+    forged_voices: float = 0.4
+    forged_faces: float = 0.4
     negatives: float = 0.5
     same_source: float = 0.7
     degrade: float = 1.0
+    kinds: tuple[str, ...] = ()
     crops: int = 6
     shortest: float = 1.5
     longest: float = 4.0
@@ -101,24 +107,35 @@ class Pool:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Real and fake recordings of one claim; `shared` holds both pools of each source that has both."""
+    """Real and fake recordings of one claim, and both pools of each group that has both.
+
+    `sources`: recordings of one source; `twins`: of one pair_id, which say the same sentence or show the same scene.
+    """
 
     real: Pool
     fake: Pool
-    shared: list[tuple[Pool, Pool]]
+    sources: list[tuple[Pool, Pool]]
+    twins: list[tuple[Pool, Pool]]
 
     @classmethod
     def of(cls, real: Sequence[Recording], fake: Sequence[Recording]) -> Pairs:
-        """Sorts recordings by source."""
-        both = sorted({r.item.source or "" for r in real} & {f.item.source or "" for f in fake})
-        shared = [
-            (
-                Pool([r for r in real if r.item.source == name]),
-                Pool([f for f in fake if f.item.source == name]),
-            )
-            for name in both
-        ]
-        return cls(Pool(list(real)), Pool(list(fake)), shared)
+        """Sorts recordings by source and by pair."""
+        sources = _shared(real, fake, lambda recording: recording.item.source)
+        twins = _shared(real, fake, lambda recording: recording.item.pair_id)
+        return cls(Pool(list(real)), Pool(list(fake)), sources, twins)
+
+
+def _shared(
+    real: Sequence[Recording], fake: Sequence[Recording], key: Callable[[Recording], str | None]
+) -> list[tuple[Pool, Pool]]:
+    """The real and the fake recordings of each key that both have."""
+    pools: dict[str, tuple[list[Recording], list[Recording]]] = {}
+    for side, recordings in enumerate((real, fake)):
+        for recording in recordings:
+            name = key(recording)
+            if name:
+                pools.setdefault(name, ([], []))[side].append(recording)
+    return [(Pool(reals), Pool(fakes)) for _, (reals, fakes) in sorted(pools.items()) if reals and fakes]
 
 
 def recordings_of(clips: Sequence[PreparedClip]) -> list[Recording]:
@@ -166,6 +183,11 @@ class ExampleSet(Dataset[Example]):
         """ConfigError where a kind of example is asked for that no clip can give."""
         if not self.mix.batch:
             raise ConfigError("mix.voice, mix.face and mix.sync are all 0: a batch would be empty")
+        for name in self.mix.kinds:
+            if name not in FORGERIES:
+                raise ConfigError(
+                    f"mix.kinds: no forgery is called '{name}'; there are {', '.join(FORGERIES)}"
+                )
         pools = {"voice": self.voices.real, "face": self.faces.real, "sync": self.talkers}
         for name, pool in pools.items():
             if getattr(self.mix, name) and not pool:
@@ -185,50 +207,61 @@ class ExampleSet(Dataset[Example]):
         """A recording, and whether it is to be forged.
 
         Indices 2k (real) and 2k + 1 (fake) belong together: a real clip and a forgery of it, a real and a fake clip
-        of the same source, or, where the draw says so, any two. What only tells sources apart stands on both sides.
+        of the same source (half of them, where there are any, of the same sentence or scene), or, where the draw says
+        so, any two. What only tells sources apart stands on both sides.
         """
         kind = rng.random()
         if kind < forging or not pools.fake:
             return pools.real.draw(rng), fake
-        if kind < forging + (1 - forging) * self.mix.same_source and pools.shared:
-            real, made = pools.shared[int(rng.integers(len(pools.shared)))]
+        if kind < forging + (1 - forging) * self.mix.same_source and pools.sources:
+            groups = pools.twins if pools.twins and rng.random() < 0.5 else pools.sources
+            real, made = groups[int(rng.integers(len(groups)))]
             return (made if fake else real).draw(rng), False
         return (pools.fake if fake else pools.real).draw(rng), False
 
     def _voice(self, rng: Rng, pair: Rng, fake: bool) -> Example:
-        recording, forge = self._pair(self.voices, pair, self.mix.resynthesis, fake)
-        window = self._piece(_sound_only(recording.window), pair, speech=True)
+        recording, forge = self._pair(self.voices, pair, self.mix.forged_voices, fake)
+        window = self._piece(sound_only(recording.window), pair, speech=True)
         assert window.waveform is not None
         waveform = window.waveform - window.waveform.mean()
         if forge:
-            waveform, _ = resynthesise(waveform, rng)
+            named = [name for name in self.mix.kinds if name in RESYNTHESES]
+            waveform, _ = resynthesise(waveform, rng, str(rng.choice(named)) if named else None)
         waveform = degrade_audio(waveform, pair, self.mix.degrade)
         return Example(replace(window, waveform=waveform), Label(voice_cloning=fake))
 
     def _face(self, rng: Rng, pair: Rng, fake: bool) -> Example:
-        recording, forge = self._pair(self.faces, pair, self.mix.self_blending, fake)
-        window = _picture_only(recording.window, pair, self.mix.crops)
+        recording, forge = self._pair(self.faces, pair, self.mix.forged_faces, fake)
+        window = picture_only(recording.window, pair, self.mix.crops)
         if forge:
-            window, _ = self_blended(window, rng)
+            window = self._forged_face(window, rng)
         assert window.face_crops is not None
         crops = degrade_faces(window.face_crops, pair, self.mix.degrade)
         return Example(replace(window, face_crops=crops), Label(face_manipulation=fake))
 
+    def _forged_face(self, window: Window, rng: Rng) -> Window:
+        """The window through a face forgery of a random kind and strength; donors are other real clips' faces."""
+        others = [self.faces.real.draw(rng).window for _ in range(DONORS)]
+        donor = best_donor(window, [picture_only(other, rng, self.mix.crops) for other in others])
+        named = [name for name in self.mix.kinds if FORGERIES[name].kind is Kind.FACE]
+        name = str(rng.choice(named)) if named else draw(Kind.FACE, rng, donor=donor is not None)
+        return forge(name, window, rng, donor, float(rng.uniform(0.4, 1.0))).window
+
     def _sync(self, rng: Rng, _pair: Rng, _fake: bool) -> Example:
         recording = self.talkers.draw(rng)
-        window = _paced(recording.window, float(rng.uniform(0.85, 1.18)))
+        window = paced(recording.window, float(rng.uniform(0.85, 1.18)))
         length = int(rng.uniform(2.0, max(2.1, 1.6 * self.mix.longest)) * FRAME_RATE)
         negative = rng.random() < self.mix.negatives
         if negative and rng.random() < 0.5:
-            piece = _cut(window, _start(window, length, rng), length)
+            piece = cut(window, start(window, length, rng), length)
             other = self._other(recording, rng)
-            changed, label = swapped(piece, _cut(other, _start(other, length, rng), length))
-            return Example(_degraded(changed, rng, self.mix.degrade), label)
+            changed, label = swapped(piece, cut(other, start(other, length, rng), length))
+            return Example(degraded(changed, rng, self.mix.degrade), label)
         far = int(rng.integers(4, 21)) * int(rng.choice([-1, 1]))
         lag = far if negative else int(rng.choice([0, 0, 0, -1, 1]))
-        piece = _cut_apart(window, _start(window, length, rng), length, lag)
+        piece = cut_apart(window, start(window, length, rng), length, lag)
         label = Label(lip_sync_mismatch=negative)
-        return Example(_degraded(piece, rng, self.mix.degrade), label, lag)
+        return Example(degraded(piece, rng, self.mix.degrade), label, lag)
 
     def _other(self, recording: Recording, rng: Rng) -> Window:
         """Another clip's window; one of the same clip only where there is no other to be found."""
@@ -241,102 +274,10 @@ class ExampleSet(Dataset[Example]):
     def _piece(self, window: Window, rng: Rng, *, speech: bool) -> Window:
         length = int(rng.uniform(self.mix.shortest, self.mix.longest) * FRAME_RATE)
         for _ in range(5):
-            piece = _cut(window, _start(window, length, rng), length)
+            piece = cut(window, start(window, length, rng), length)
             if not speech or _has_speech(piece, 0.5):
                 break
         return piece
-
-
-def _sound_only(window: Window) -> Window:
-    return Window(window.start, window.end, window.waveform, window.speech)
-
-
-def _picture_only(window: Window, rng: Rng, crops: int) -> Window:
-    """The window without sound, and with `crops` neighbouring face crops."""
-    assert (
-        window.face_crops is not None and window.crop_frames is not None and window.crop_landmarks is not None
-    )
-    first = int(rng.integers(0, max(1, len(window.face_crops) - crops + 1)))
-    some = slice(first, first + crops)
-    size = window.face_crops.shape[1]
-    pictures = shrunk(window.face_crops[some])
-    return Window(
-        0.0,
-        len(pictures) * CROP_EVERY / FRAME_RATE,
-        track=window.track,
-        face_crops=pictures,
-        crop_frames=np.arange(len(pictures)) * CROP_EVERY,
-        crop_landmarks=window.crop_landmarks[some] * np.float32(pictures.shape[1] / size),
-    )
-
-
-def _start(window: Window, length: int, rng: Rng) -> int:
-    return int(rng.integers(0, max(1, window.steps - length + 1)))
-
-
-def _cut(window: Window, first: int, length: int) -> Window:
-    """`length` frames from frame `first`; shorter where the window ends."""
-    return _cut_apart(window, first, length, 0)
-
-
-def _cut_apart(window: Window, first: int, length: int, lag: int) -> Window:
-    """As `_cut`, with the sound taken `lag` frames earlier, so that it is late by `lag`; zeros where there is none."""
-    length = min(length, window.steps - first)
-    step = SAMPLE_RATE // FRAME_RATE
-    frames = slice(first, first + length)
-    return replace(
-        window,
-        end=window.start + length / FRAME_RATE,
-        waveform=_slice(window.waveform, (first - lag) * step, length * step),
-        speech=_slice(window.speech, first - lag, length),
-        found=None if window.found is None else window.found[frames],
-        landmarks=None if window.landmarks is None else window.landmarks[frames],
-        mouth_crops=None if window.mouth_crops is None else window.mouth_crops[frames],
-    )
-
-
-def _paced(window: Window, factor: float) -> Window:
-    """Mouth and sound played `factor` times as fast, together: other speakers' pace and pitch; no face crops."""
-    assert window.waveform is not None and window.landmarks is not None
-    assert window.speech is not None and window.found is not None
-    steps = int(window.steps / factor)
-    times = np.arange(steps) * factor
-    low = np.minimum(times.astype(int), window.steps - 1)
-    high, share = np.minimum(low + 1, window.steps - 1), (times - low).astype(np.float32)[:, None, None]
-    samples = np.arange(steps * SAMPLE_RATE // FRAME_RATE) * factor
-    waveform = np.interp(samples, np.arange(len(window.waveform)), window.waveform).astype(np.float32)
-    landmarks = window.landmarks[low] * (1 - share) + window.landmarks[high] * share
-    return Window(
-        window.start,
-        window.start + steps / FRAME_RATE,
-        waveform,
-        window.speech[low],
-        window.track,
-        window.found[low],
-        landmarks,
-    )
-
-
-def _slice(values: np.ndarray[Any, Any] | None, first: int, length: int) -> Any:
-    if values is None:
-        return None
-    out = np.zeros(length, values.dtype)
-    begin, end = max(0, first), min(len(values), first + length)
-    if end > begin:
-        out[begin - first : end - first] = values[begin:end]
-    return out
-
-
-def _degraded(window: Window, rng: Rng, strength: float) -> Window:
-    """Sound through the usual chain; landmarks with the jitter of another camera, mirrored half of the time."""
-    assert window.waveform is not None and window.landmarks is not None
-    landmarks = window.landmarks.copy()
-    if rng.random() < 0.5:
-        landmarks = mirrored(landmarks)
-    scale = float(np.ptp(landmarks[:, :, 0], axis=1).mean())
-    jitter = np.float32(0.004 * scale * strength * rng.random())
-    landmarks += jitter * rng.standard_normal(landmarks.shape, dtype=np.float32)
-    return replace(window, waveform=degrade_audio(window.waveform, rng, 0.5 * strength), landmarks=landmarks)
 
 
 def collate_examples(examples: Sequence[Example]) -> dict[str, torch.Tensor]:

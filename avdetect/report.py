@@ -287,8 +287,18 @@ def _harmless(value: Any) -> Any:
 
 def _view(verdict: Verdict, anchor: str) -> ClipView:
     windows = {claim: sum(evidence.claim is claim for evidence in verdict.evidence) for claim in CLAIMS}
-    faces = tuple(_face(verdict, track) for track in verdict.tracks[:MAX_FACES])
+    faces = tuple(_face(verdict, track) for track in _shown(verdict))
     return ClipView(anchor, verdict, charts.plot(verdict), faces, windows, tuple(_facts(verdict)))
+
+
+def _shown(verdict: Verdict) -> list[TrackSummary]:
+    """The faces that have a place on the page, in order: where they are too many, those with the highest scores."""
+    worst: dict[int, float] = {}
+    for evidence in verdict.evidence:
+        if evidence.track is not None:
+            worst[evidence.track] = max(worst.get(evidence.track, 0.0), evidence.score)
+    kept = sorted(verdict.tracks, key=lambda track: -worst.get(track.id, -1.0))[:MAX_FACES]
+    return sorted(kept, key=lambda track: track.id)
 
 
 def _face(verdict: Verdict, track: TrackSummary) -> FaceView:

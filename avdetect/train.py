@@ -17,7 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,68 +29,18 @@ from transformers.trainer_utils import get_last_checkpoint
 from avdetect import metrics
 from avdetect.config import read_config
 from avdetect.errors import ConfigError
+from avdetect.folds import deal, read_scores, write_scores
 from avdetect.fusion import FusionConfig, FusionModel
 from avdetect.hub import load
 from avdetect.manifest import read_manifest
 from avdetect.prepared import PreparedClip, prepare_all
+from avdetect.probes import without
 from avdetect.progress import track
-from avdetect.recordings import ExampleSet, MixSettings, collate_examples, recordings_of
+from avdetect.recipe import DataSettings, TrainConfig
+from avdetect.recordings import ExampleSet, collate_examples, recordings_of
 from avdetect.types import CLAIMS, Item, Split
-from avdetect.validation import arrays, validate
+from avdetect.validation import Score, arrays, validate
 from avdetect.windows import WindowSettings
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """`manifest`: csv or parquet with train and val rows. `cache`: where prepared clips are kept.
-
-    `window`: seconds of the pieces that clips are kept in; training draws shorter ones out of them.
-    """
-
-    manifest: Path
-    cache: Path = Path(".cache/prepared")
-    window: float = 10.0
-    train: tuple[str, ...] = ("train",)
-    validate: tuple[str, ...] = ("val",)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Optimiser steps and what belongs to them; `patience` in evaluations without a better one (0: never stop).
-
-    `start`: a trained model to go on from, by name or folder, instead of a fresh one of [model].
-    """
-
-    steps: int = 3000
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
-    warmup: float = 0.1
-    evaluate_every: int = 300
-    patience: int = 0
-    accumulate: int = 1
-    clip_norm: float = 2.0
-    bf16: bool = True
-    workers: int = 1
-    seed: int = 0
-    out: Path = Path("runs")
-    start: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "evaluate_every", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} = {getattr(self, name)} is not a positive number")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """A whole recipe."""
-
-    name: str
-    data: DataSettings
-    model: dict[str, Any] = field(default_factory=dict)
-    version: str = "0"
-    mix: MixSettings = field(default_factory=MixSettings)
-    training: TrainingSettings = field(default_factory=TrainingSettings)
 
 
 class ClaimTrainer(Trainer):
@@ -145,7 +95,7 @@ def load_clips(items: Sequence[Item], data: DataSettings, label: str) -> list[Pr
         if clip.reason:
             print(f"left out: {clip.reason}", file=sys.stderr)
         elif clip.windows:
-            clips.append(clip)
+            clips.append(without(clip, data.hide))
     return clips
 
 
@@ -188,25 +138,107 @@ def _channels_last(model: FusionModel) -> FusionModel:
     return model
 
 
-def train(recipe: Path, overrides: Sequence[str] = (), *, resume: bool = False) -> Path:
-    """Runs a recipe; gives the run folder. With `resume` a run that was cut off goes on from its last checkpoint."""
+def train(
+    recipe: Path, overrides: Sequence[str] = (), *, resume: bool = False, fold: int | None = None
+) -> Path:
+    """Runs a recipe; gives the run folder. With `resume` a run that was cut off goes on from its last checkpoint.
+
+    With `fold` only that one of `training.folds` is run, so that several machines can share them; what they have
+    finished is not run again.
+    """
     config = read_config(TrainConfig, recipe, overrides)
+    folds = config.training.folds
+    if fold is not None and not 0 <= fold < folds:
+        raise ConfigError(f"there is no fold {fold}: training.folds = {folds}, counted from 0")
     run = config.training.out / config.name
-    if run.exists() and any(run.iterdir()) and not resume:
+    busy = run / "model" if folds else run
+    if fold is None and busy.exists() and any(busy.iterdir()) and not resume:
         raise ConfigError(f"{run}: holds a run already; add --resume to go on with it, or give another name=")
-    torch.manual_seed(config.training.seed)
-    model = build_model(config)  # before the clips: what is wrong with it shows at once
-    model.config.recipes = [*getattr(model.config, "recipes", []), recipe.stem]
+    build_model(config)  # before the clips: what is wrong with it shows at once
     items = read_manifest(config.data.manifest)
-    clips = load_clips(of_splits(items, config.data.train), config.data, "training clips")
-    held_out = load_clips(of_splits(items, config.data.validate), config.data, "validation clips")
+    train_items, held_items = of_splits(items, config.data.train), of_splits(items, config.data.validate)
+    clips = load_clips(train_items, config.data, "training clips")
+    held_out = load_clips(held_items, config.data, "validation clips")
+    if folds:
+        wanted = [fold] if fold is not None else range(folds)
+        scores = run_folds(config, recipe, clips + held_out, run, wanted, resume=resume)
+        if fold is not None:
+            return fold_folder(run, fold)
+        trainer = fit(config, recipe, clips + held_out, [], run, resume=resume)
+    else:
+        trainer = fit(config, recipe, clips, held_out, run, resume=resume)
+        scores = validate(trainer.fusion_model.float(), held_out)
+    write_facts(run, config, items)
+    finish(trainer, scores, [clip.item for clip in clips + held_out], run)
+    return run
+
+
+def fit(
+    config: TrainConfig,
+    recipe: Path,
+    clips: Sequence[PreparedClip],
+    held_out: Sequence[PreparedClip],
+    run: Path,
+    *,
+    resume: bool,
+) -> ClaimTrainer:
+    """A model trained on `clips`; the best checkpoint on `held_out`, or the last one where that is empty."""
+    torch.manual_seed(config.training.seed)
+    model = build_model(config)
+    model.config.recipes = [*getattr(model.config, "recipes", []), recipe.stem]
+    model.config.folds = config.training.folds
     run.mkdir(parents=True, exist_ok=True)
     trainer = make_trainer(model, config, clips, held_out, run)
-    write_facts(run, config, items)
     last = get_last_checkpoint(str(run / "checkpoints")) if (run / "checkpoints").is_dir() else None
     trainer.train(resume_from_checkpoint=last if resume else None)
-    finish(trainer, config, held_out, run)
-    return run
+    return trainer
+
+
+def fold_folder(run: Path, fold: int) -> Path:
+    """Where a fold's scores and checkpoints lie."""
+    return run / "folds" / str(fold)
+
+
+def run_folds(
+    config: TrainConfig,
+    recipe: Path,
+    clips: Sequence[PreparedClip],
+    run: Path,
+    wanted: Sequence[int],
+    *,
+    resume: bool,
+) -> list[Score]:
+    """The wanted folds' scores of the clips that each held out; those that are finished are read."""
+    items = [clip.item for clip in clips]
+    places = deal(items, config.training.folds)
+    scores: list[Score] = []
+    for fold in wanted:
+        folder = fold_folder(run, fold)
+        done = folder / "scores.csv"
+        if not (done.is_file() and _same_config(folder, config)):
+            rest = [clip for clip, place in zip(clips, places, strict=True) if place != fold]
+            out = [clip for clip, place in zip(clips, places, strict=True) if place == fold]
+            print(f"fold {fold}: {len(rest)} clips to train on, {len(out)} held out", file=sys.stderr)
+            trainer = fit(config, recipe, rest, [], folder, resume=resume)
+            model = trainer.fusion_model.float().eval()
+            _write_config(folder, config)
+            write_scores(validate(model, out), items, done)
+        scores += read_scores(done, items)
+    return scores
+
+
+def _same_config(folder: Path, config: TrainConfig) -> bool:
+    """Whether a finished fold was run as this one would be."""
+    path = folder / "config.json"
+    return path.is_file() and path.read_text() == _as_json(config)
+
+
+def _as_json(config: TrainConfig) -> str:
+    return json.dumps(asdict(config), indent=1, default=str) + "\n"
+
+
+def _write_config(run: Path, config: TrainConfig) -> None:
+    (run / "config.json").write_text(_as_json(config))
 
 
 def make_trainer(
@@ -216,7 +248,7 @@ def make_trainer(
     held_out: Sequence[PreparedClip],
     run: Path,
 ) -> ClaimTrainer:
-    """The Trainer of a recipe; the best checkpoint on the validation clips is kept."""
+    """The Trainer of a recipe; the best checkpoint on `held_out` is kept, the last one where that is empty."""
     t = config.training
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / "tensorboard")
     arguments = TrainingArguments(
@@ -231,12 +263,12 @@ def make_trainer(
         max_grad_norm=t.clip_norm,
         bf16=t.bf16,
         use_cpu=not torch.cuda.is_available(),
-        eval_strategy="steps",
+        eval_strategy="steps" if held_out else "no",
         eval_steps=t.evaluate_every,
         save_strategy="steps",
         save_steps=t.evaluate_every,
         save_total_limit=2,
-        load_best_model_at_end=True,
+        load_best_model_at_end=bool(held_out),
         metric_for_best_model="eval_score",
         greater_is_better=True,
         logging_steps=max(1, min(50, t.evaluate_every)),
@@ -263,7 +295,7 @@ def make_trainer(
 
 def write_facts(run: Path, config: TrainConfig, items: Sequence[Item]) -> None:
     """The recipe as it was run, the environment and the data's fingerprint."""
-    (run / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str) + "\n")
+    _write_config(run, config)
     versions = {
         name: __import__(name).__version__ for name in ("torch", "torchaudio", "transformers", "numpy", "av")
     }
@@ -292,17 +324,17 @@ def fingerprint(data: DataSettings, items: Sequence[Item]) -> dict[str, Any]:
     }
 
 
-def finish(trainer: ClaimTrainer, config: TrainConfig, held_out: Sequence[PreparedClip], run: Path) -> None:
-    """Calibrates the best model on the validation clips and writes it with curves, scores and card."""
+def finish(trainer: ClaimTrainer, scores: Sequence[Score], items: Sequence[Item], run: Path) -> None:
+    """Calibrates the model on scores of clips that it, or its like in the folds, wasn't trained on, and writes it."""
     from avdetect.calibration import calibrate
-    from avdetect.model_card import write_card, write_curves, write_scores
+    from avdetect.model_card import write_calibration, write_card, write_curves
 
     model = trainer.fusion_model.float().eval()
-    scores = validate(model, held_out)
     model.config.calibration, model.config.thresholds = calibrate(scores)
     model.save_pretrained(run / "model", safe_serialization=True)
     history = trainer.state.log_history
     (run / "metrics.json").write_text(json.dumps(history, indent=1) + "\n")
     write_curves(history, run / "curves.png")
-    write_scores(scores, run / "scores.csv")
+    write_scores(scores, items, run / "scores.csv")
+    write_calibration(model, scores, run / "calibration.png")
     write_card(model, scores, run)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avdetect.calibration import FALSE_ALARMS, MISSES, calibrate, platt, thresholds
+from avdetect.calibration import DOUBTS, FALSE_ALARMS, calibrate, platt, thresholds
 from avdetect.types import CLAIMS, Claim, Floats, Item, Label
 from avdetect.validation import Score
 
@@ -37,13 +37,15 @@ def test_platt_never_turns_scores_around() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("gap", [0.3, 1.0, 3.0])
-def test_thresholds_keep_the_stated_error_rates(seed: int, gap: float) -> None:
+def test_thresholds_keep_the_stated_shares_of_real_clips(seed: int, gap: float) -> None:
     logits, fake = draws(300, -gap, gap, seed)
     probabilities = (1 / (1 + np.exp(-logits))).astype(np.float32)
     bounds = thresholds(probabilities, fake)
     assert 0 <= bounds["low"] <= bounds["high"] <= 1
     assert (probabilities[~fake] >= bounds["high"]).mean() <= FALSE_ALARMS
-    assert (probabilities[fake] < bounds["low"]).mean() <= MISSES
+    left = (probabilities[~fake] >= bounds["low"]).mean()
+    assert left <= FALSE_ALARMS + DOUBTS
+    assert left > DOUBTS - 0.02, "more real clips could have been passed"
 
 
 @pytest.mark.parametrize("top", [0.61234, 0.61236, 0.500049, 0.5])
@@ -53,9 +55,9 @@ def test_rounding_lets_no_real_clip_through(top: float) -> None:
     assert probabilities[1] < bounds["high"]
 
 
-def test_perfect_separation_leaves_the_middle() -> None:
+def test_what_lies_between_two_classes_far_apart_is_inconclusive() -> None:
     bounds = thresholds(np.array([0.01, 0.02, 0.97, 0.99], np.float32), np.array([False, False, True, True]))
-    assert bounds == {"low": 0.5, "high": 0.5}
+    assert bounds == {"low": 0.0201, "high": 0.5}
 
 
 def scores(claim: Claim, logits: Floats, fake: np.ndarray) -> list[Score]:

@@ -127,7 +127,7 @@ def test_recipes_are_found_by_name_or_path(recipe: Path) -> None:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_a_valid_model(path: Path) -> None:
     from avdetect.fusion import FusionConfig
-    from avdetect.train import TrainConfig
+    from avdetect.recipe import TrainConfig
 
     config = read_config(TrainConfig, path)
     FusionConfig(**config.model).check()

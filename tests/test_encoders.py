@@ -163,3 +163,20 @@ def test_an_unknown_encoder_is_refused_with_the_nearest_name() -> None:
 def test_an_unknown_option_is_refused_with_the_encoder_named(name: str) -> None:
     with pytest.raises(ConfigError, match=f"encoder '{name}': .*wdth"):
         build_encoder(name, wdth=3)
+
+
+def test_what_is_heard_in_pauses_is_no_evidence_on_the_voice() -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder("spectral_resnet")
+    assert isinstance(encoder, nn.Module)
+    source = torch.Generator().manual_seed(1)
+    speech = torch.randn(1, SAMPLE_RATE, generator=source)
+    hum = 0.01 * torch.randn(1, SAMPLE_RATE, generator=source)
+    lengths = torch.tensor([2 * SAMPLE_RATE])
+    encoder.eval()
+    with torch.no_grad():
+        clean = encoder(torch.cat([speech, torch.zeros_like(hum)], 1), lengths).features
+        noisy = encoder(torch.cat([speech, hum], 1), lengths).features
+        other = encoder(torch.cat([speech, 0.5 * speech], 1), lengths).features
+    torch.testing.assert_close(noisy, clean, rtol=1e-3, atol=1e-4)
+    assert (other - clean).abs().max() > 1e-2

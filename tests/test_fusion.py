@@ -23,7 +23,7 @@ STREAMS: dict[str, dict[str, Any]] = {
     "voice": {"encoder": "lcnn", "options": {**SMALL, "bands": 32}},
     "lips": {"encoder": "lip_motion", "options": {**SMALL, "layers": 1}},
     "speech": {"encoder": "sync_speech", "options": {**SMALL, "layers": 1}},
-    "face": {"encoder": "face_cnn", "options": {**SMALL, "size": 32}},
+    "face": {"encoder": "face_cnn", "options": {"widths": [8, 16], "size": 32}},
 }
 CLAIM_STREAMS = {
     "face_manipulation": ["face"],

@@ -12,6 +12,8 @@ from test_augment import pictures
 from test_batch import make_face
 
 from avdetect.errors import ConfigError
+from avdetect.forgeries import Forged
+from avdetect.forgeries import forge as really_forge
 from avdetect.prepared import PreparedClip
 from avdetect.recordings import (
     Example,
@@ -61,7 +63,7 @@ def recordings() -> list[Recording]:
     return [recording(0), recording(1, sign=-1.0, source="b"), recording(2, FAKE)]
 
 
-def examples(recordings: list[Recording], steps: int = 4, seed: int = 0, **mix: float) -> ExampleSet:
+def examples(recordings: list[Recording], steps: int = 4, seed: int = 0, **mix: object) -> ExampleSet:
     return ExampleSet(recordings, replace(MIX, **mix), steps, seed)  # type: ignore[arg-type]
 
 
@@ -120,7 +122,7 @@ def test_every_other_voice_and_face_is_fake(recordings: list[Recording]) -> None
 
 
 def test_a_forgery_stands_beside_the_real_clip_that_it_was_made_from(recordings: list[Recording]) -> None:
-    made = examples(recordings, steps=8, resynthesis=1.0, self_blending=1.0)
+    made = examples(recordings, steps=8, forged_voices=1.0, forged_faces=1.0)
     for start in range(0, len(made), MIX.batch):
         for index in (0, 2):
             real, fake = made[start + index].window, made[start + index + 1].window
@@ -134,7 +136,7 @@ def test_a_forgery_stands_beside_the_real_clip_that_it_was_made_from(recordings:
 
 
 def test_without_forging_fakes_are_the_labelled_ones(recordings: list[Recording]) -> None:
-    made = examples(recordings, steps=6, resynthesis=0.0, same_source=0.0)
+    made = examples(recordings, steps=6, forged_voices=0.0, same_source=0.0)
     fake = recordings[2].window.waveform
     for start in range(0, len(made), MIX.batch):
         piece = made[start + 1].window.waveform
@@ -217,3 +219,24 @@ def test_a_kind_that_no_clip_can_give_is_refused_in_one_line(recordings: list[Re
     unfit = [Recording(replace(r.item, label=Label()), r.window) for r in recordings]
     with pytest.raises(ConfigError, match=rf"no real training clip is fit for '{kind}'.*mix\.{kind}=0"):
         examples(unfit, **{**dict.fromkeys(("voice", "face", "sync"), 0), kind: 2})
+
+
+def test_only_the_named_forgeries_are_drawn(
+    recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+
+    def forge(name: str, window: Window, *rest: object) -> Forged:
+        seen.add(name)
+        return really_forge(name, window, *rest)  # type: ignore[arg-type]
+
+    def resynthesise(waveform: Floats, rng: np.random.Generator, kind: str | None) -> tuple[Floats, str]:
+        seen.add(str(kind))
+        return waveform, str(kind)
+
+    monkeypatch.setattr("avdetect.recordings.forge", forge)
+    monkeypatch.setattr("avdetect.recordings.resynthesise", resynthesise)
+    kinds = ("flicker", "generator", "griffin_lim")
+    made = examples(recordings, steps=8, forged_voices=1.0, forged_faces=1.0, kinds=kinds)
+    assert all(made[index] for index in range(len(made)))
+    assert seen == set(kinds)

@@ -426,6 +426,13 @@ def test_html_shows_faces_up_to_a_limit() -> None:
     assert "And 28 more faces" in page.words
 
 
+def test_html_of_a_crowd_shows_the_faces_that_decide() -> None:
+    crowd = tuple(replace(full().tracks[0], id=i) for i in range(40))
+    evidence = tuple(Evidence(FACE, 0.0, 2.0, 0.9 if i == 33 else 0.2 + i / 1000, i) for i in range(40))
+    shown = [track.id for track in report._shown(full(tracks=crowd, evidence=evidence))]
+    assert 33 in shown and shown == sorted(shown) and len(shown) == report.MAX_FACES
+
+
 # --- words and charts ---------------------------------------------------------------------------------------
 
 

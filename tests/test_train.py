@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,7 +20,8 @@ from avdetect import hub
 from avdetect.config import build
 from avdetect.errors import ConfigError
 from avdetect.prepared import prepare_cached
-from avdetect.train import ClaimTrainer, TrainConfig, build_model, train
+from avdetect.recipe import TrainConfig
+from avdetect.train import ClaimTrainer, build_model, train
 from avdetect.types import CLAIMS
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "samples" / "sample.mp4"
@@ -33,10 +35,10 @@ window = 2.0
 dim = 16
 lags = 10
 [model.streams]
-voice = {encoder = "lcnn", options = {width = 4, dim = 8, bands = 32}}
+voice = {encoder = "spectral_resnet", options = {widths = [4, 8], dim = 8, bands = 32}}
 lips = {encoder = "lip_motion", options = {width = 16, dim = 8, layers = 1}}
 speech = {encoder = "sync_speech", options = {width = 16, dim = 8, layers = 1}}
-face = {encoder = "face_cnn", options = {width = 4, dim = 8, size = 48}}
+face = {encoder = "face_cnn", options = {widths = [4, 8], size = 48}}
 [model.claims]
 face_manipulation = ["face"]
 voice_cloning = ["voice"]
@@ -100,14 +102,17 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avdetect.train.prepare_all", prepare_all)
 
 
-def run(workshop: Path, name: str, *overrides: str, resume: bool = False) -> Path:
+def run(workshop: Path, name: str, *overrides: str, resume: bool = False, fold: int | None = None) -> Path:
     settings = [
         f"name={name}",
         f"data.manifest={workshop / 'manifest.csv'}",
         f"data.cache={workshop / 'cache'}",
     ]
     return train(
-        workshop / "tiny.toml", [*settings, f"training.out={workshop / 'runs'}", *overrides], resume=resume
+        workshop / "tiny.toml",
+        [*settings, f"training.out={workshop / 'runs'}", *overrides],
+        resume=resume,
+        fold=fold,
     )
 
 
@@ -222,11 +227,14 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
         (["training.stps=3"], "unknown setting 'stps'; did you mean 'steps'"),
         (["model.layrs=2"], "unknown setting 'layrs'; did you mean 'layers'"),
         (["model.streams.voice.encoder=lcn"], "no encoder is called 'lcn'"),
-        (["model.streams.voice.options.wdth=3"], "encoder 'lcnn': .*wdth"),
+        (["model.streams.voice.options.wdth=3"], "encoder 'spectral_resnet': .*wdth"),
         (["model.dim=wide"], "dim = 'wide' is not a positive whole number"),
         (['data.train=["test"]'], "the manifest has no rows of split test"),
         (["data.train=nowhere"], "no split is called 'nowhere'"),
         (["mix.sync=0", "mix.voice=0", "mix.face=0"], "mix.voice, mix.face and mix.sync are all 0"),
+        (['mix.kinds=["mouht"]'], "mix.kinds: no forgery is called 'mouht'"),
+        (["data.hide=hair"], "hide = 'hair' is none of nothing, faces, speech"),
+        (["training.folds=1"], "training.folds = 1: give 0, or 2 and more"),
         (["training.evaluate_every=0"], "training.evaluate_every = 0 is not a positive number"),
     ],
 )
@@ -249,3 +257,33 @@ def test_a_run_may_go_on_from_a_trained_model_but_not_with_another_shape(tmp_pat
     second = build_model(build(TrainConfig, raw, "test"))
     assert second.config.dim == 8 and second.config.name == "on"
     assert torch.equal(first.sharpness, second.sharpness)
+
+
+def test_folds_hold_sources_out_and_calibrate_the_model_of_all(workshop: Path) -> None:
+    settings = ["training.folds=2", "training.steps=2"]
+    with pytest.raises(ConfigError, match=r"no fold 2: training\.folds = 2"):
+        run(workshop, "folded", *settings, fold=2)
+    part = run(workshop, "folded", *settings, fold=1)
+    assert part == workshop / "runs" / "folded" / "folds" / "1"
+    assert not (workshop / "runs" / "folded" / "model").exists()
+    written = (part / "scores.csv").stat().st_mtime_ns
+
+    folder = run(workshop, "folded", *settings)
+    assert (part / "scores.csv").stat().st_mtime_ns == written, "a finished fold was run again"
+    rows = {
+        name: list(csv.DictReader((folder / name).open()))
+        for name in ("scores.csv", "folds/0/scores.csv", "folds/1/scores.csv")
+    }
+    first, second = ({row["source"] for row in rows[f"folds/{k}/scores.csv"]} for k in range(2))
+    assert first and second and not first & second
+    assert rows["scores.csv"] == rows["folds/0/scores.csv"] + rows["folds/1/scores.csv"]
+    assert {row["file"] for row in rows["scores.csv"]} == {f"{k}.mp4" for k in range(4)}
+    assert "Leave-one-source-out: 2 models" in " ".join((folder / "model" / "README.md").read_text().split())
+    assert (folder / "calibration.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_fold_of_other_settings_is_not_taken_over(workshop: Path) -> None:
+    part = run(workshop, "again", "training.folds=2", "training.steps=1", fold=0)
+    before = (part / "scores.csv").read_text()
+    run(workshop, "again", "training.folds=2", "training.steps=1", "training.seed=5", fold=0)
+    assert (part / "scores.csv").read_text() != before

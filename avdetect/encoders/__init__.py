@@ -36,6 +36,12 @@ def _face_cnn(**options: Any) -> Encoder:
     return FaceCNN(**options)
 
 
+def _spectral_resnet(**options: Any) -> Encoder:
+    from avdetect.encoders.spectral_resnet import SpectralResNet
+
+    return SpectralResNet(**options)
+
+
 def _tdnn(**options: Any) -> Encoder:
     from avdetect.encoders.tdnn import TimeDelayNetwork
 
@@ -46,6 +52,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "face_cnn": _face_cnn,
     "lcnn": _light_cnn,
     "lip_motion": _lip_motion,
+    "spectral_resnet": _spectral_resnet,
     "sync_speech": _sync_speech,
     "tdnn": _tdnn,
 }

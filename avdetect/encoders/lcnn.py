@@ -23,11 +23,15 @@ LOW, HIGH = 60.0, 7800.0
 
 
 class LinearSpectrum(nn.Module):
-    """Log energies in linear bands: waveform [B, S] -> [B, bands, frames], 100 frames per second."""
+    """Log energies in linear bands: waveform [B, S] -> [B, bands, frames], 100 frames per second.
 
-    def __init__(self, bands: int = 96) -> None:
+    `floor`: what is added to energies before the logarithm, `gate`: the energy of frames below which they are blanked;
+    both as shares of the mean energy.
+    """
+
+    def __init__(self, bands: int = 96, floor: float = 1e-5, gate: float = 0.0) -> None:
         super().__init__()
-        self.bands = bands
+        self.bands, self.floor, self.gate = bands, floor, gate
 
     @torch.autocast("cpu", enabled=False)
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,9 +47,11 @@ class LinearSpectrum(nn.Module):
         frames = torch.div(lengths, HOP, rounding_mode="floor").clamp(1, energy.shape[1])
         mask = torch.arange(energy.shape[1], device=energy.device)[None] < frames[:, None]
         level = (energy * mask[..., None]).sum((1, 2)) / (frames * energy.shape[2])
-        energy = (energy / level.clamp_min(1e-10)[:, None, None] + 1e-5).log() * mask[..., None]
-        mean = energy.sum(1, keepdim=True) / frames[:, None, None]
-        return ((energy - mean) * mask[..., None]).transpose(1, 2), frames
+        energy = energy / level.clamp_min(1e-10)[:, None, None]
+        kept = (mask & (energy.mean(2) > self.gate))[..., None]
+        energy = (energy + self.floor).log()
+        mean = (energy * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True).clamp_min(1)
+        return ((energy - mean) * kept).transpose(1, 2), frames
 
 
 class MaxFeatureMap(nn.Module):

@@ -1,0 +1,72 @@
+"""A training recipe as typed settings: what a TOML file of `recipes/` may say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avdetect.errors import ConfigError
+from avdetect.probes import Hidden
+from avdetect.recordings import MixSettings
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """`manifest`: csv or parquet with train and val rows. `cache`: where prepared clips are kept.
+
+    `window`: seconds of the pieces that clips are kept in; training draws shorter ones out of them. `hide`: a probe
+    for shortcuts, "faces" or "speech" is taken out of every clip.
+    """
+
+    manifest: Path
+    cache: Path = Path(".cache/prepared")
+    window: float = 10.0
+    train: tuple[str, ...] = ("train",)
+    validate: tuple[str, ...] = ("val",)
+    hide: Hidden = Hidden.NOTHING
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Optimiser steps and what belongs to them; `patience` in evaluations without a better one (0: never stop).
+
+    `start`: a trained model to go on from, by name or folder, instead of a fresh one of [model].
+    `folds`: 0 chooses the best checkpoint on the rows of data.validate. K >= 2 chooses nothing: K models, each trained
+    without one group of sources, score what they never saw; these scores calibrate and describe the model that is then
+    trained on all rows.
+    """
+
+    steps: int = 3000
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.1
+    evaluate_every: int = 300
+    patience: int = 0
+    accumulate: int = 1
+    clip_norm: float = 2.0
+    bf16: bool = True
+    workers: int = 1
+    seed: int = 0
+    out: Path = Path("runs")
+    start: str | None = None
+    folds: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "evaluate_every", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} = {getattr(self, name)} is not a positive number")
+        if self.folds < 0 or self.folds == 1:
+            raise ConfigError(f"training.folds = {self.folds}: give 0, or 2 and more")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole recipe."""
+
+    name: str
+    data: DataSettings
+    model: dict[str, Any] = field(default_factory=dict)
+    version: str = "0"
+    mix: MixSettings = field(default_factory=MixSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
