@@ -12,11 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from avdetect.types import CLAIMS, Bools, Floats
+from avdetect.types import CLAIMS, Bools, Claim, Floats
 from avdetect.validation import Score, arrays
 
-FALSE_ALARMS = 0.015
-"""Share of real clips that may be called manipulated on one claim; three claims make up a clip's."""
+FALSE_ALARMS = {
+    Claim.FACE_MANIPULATION: 0.005,
+    Claim.VOICE_CLONING: 0.025,
+    Claim.LIP_SYNC_MISMATCH: 0.02,
+}
+"""Share of real clips that each claim may call manipulated; 5 % for all three, most where most fakes are found."""
 DOUBTS = 0.10
 """Share of real clips that may be left inconclusive on one claim."""
 
@@ -29,10 +33,10 @@ def platt(logits: Floats, fake: Bools) -> dict[str, float]:
     return {"scale": float(max(fit.coef_[0, 0], 1e-3)), "bias": float(fit.intercept_[0])}
 
 
-def thresholds(probabilities: Floats, fake: Bools) -> dict[str, float]:
+def thresholds(probabilities: Floats, fake: Bools, false_alarms: float) -> dict[str, float]:
     """`low` and `high` for the stated shares of real clips; never out of order."""
     real = np.sort(probabilities[~fake])[::-1]
-    high, low = (_just_above(real, share) for share in (FALSE_ALARMS, FALSE_ALARMS + DOUBTS))
+    high, low = (_just_above(real, share) for share in (false_alarms, false_alarms + DOUBTS))
     high = min(max(high, 0.5), 0.999)
     # rounded upwards, so that no clip slips over a threshold by rounding
     return {name: math.ceil(value * 1e4) / 1e4 for name, value in (("low", min(low, high)), ("high", high))}
@@ -56,5 +60,6 @@ def calibrate(scores: Sequence[Score]) -> tuple[dict[str, dict[str, float]], dic
         fit = platt(logits, fake)
         calibration[claim.value] = {name: round(value, 5) for name, value in fit.items()}
         z = fit["scale"] * logits + fit["bias"]
-        bounds[claim.value] = thresholds((1 / (1 + np.exp(-z))).astype(np.float32), fake)
+        stated = (1 / (1 + np.exp(-z))).astype(np.float32)
+        bounds[claim.value] = thresholds(stated, fake, FALSE_ALARMS[claim])
     return calibration, bounds

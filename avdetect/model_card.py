@@ -133,7 +133,7 @@ def write_card(model: FusionModel, scores: Sequence[Score], run: Path) -> None:
         parameters=sum(p.numel() for p in model.parameters()),
         table=table,
         data=data,
-        false_alarms=FALSE_ALARMS,
+        false_alarms={claim.value: share for claim, share in FALSE_ALARMS.items()},
         doubts=DOUBTS,
         decisions=decisions(model, scores),
     )

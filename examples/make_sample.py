@@ -4,8 +4,9 @@
     apt-get install espeak-ng            # the voice
     python examples/make_sample.py [--out data/samples]
 
-Writes `sample.mp4` and its sound alone, `sample_voice.flac`. Both are fake by construction and say so in
-their metadata: the face is moved by warping one still, the lips follow nothing but the voice's loudness.
+Writes `sample.mp4`, its sound alone, `sample_voice.flac`, and `sample_late.mp4`, the same with its sound 0.8 s
+late. All are fake by construction and say so in their metadata: the face is moved by warping one still, the
+lips follow nothing but the voice's loudness.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ DARK = np.array([52, 22, 20], np.float32)
 """Colour inside an open mouth."""
 LEAD, TAIL = 0.4, 0.5
 """Seconds of silence before and after the voice."""
+LATE = 0.8
+"""Seconds by which the sound of `sample_late.mp4` comes after its picture."""
 BLINK_SECONDS = 0.28
 
 UPPER_INNER = [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308]
@@ -296,19 +299,22 @@ def speak(text: str) -> tuple[Floats, int]:
     return np.pad(voice, (round(LEAD * rate), round(TAIL * rate))), rate
 
 
-def stamp(path: Path, source: Path) -> None:
-    """Copy the streams of `source` to `path`, with the comment that says what they are."""
+def stamp(path: Path, source: Path, late: float = 0.0) -> None:
+    """Copy the streams of `source` to `path`, sound `late` seconds later, with the comment that says what they are."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         new.metadata.update({"title": "avdetect sample (fake)", "comment": COMMENT})
         streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
         for packet in old.demux():
-            if packet.dts is not None:
+            if packet.dts is not None and packet.pts is not None:
+                if packet.stream.type == "audio":
+                    shift = round(late / packet.time_base)
+                    packet.dts, packet.pts = packet.dts + shift, packet.pts + shift
                 packet.stream = streams[packet.stream.index]
                 new.mux(packet)
 
 
 def make(out: Path, photo: Path | None, seed: int) -> list[Path]:
-    """Write the two samples into `out`; their paths."""
+    """Write the samples into `out`; their paths."""
     image = read_photo(photo)
     with FaceFinder() as finder:
         faces = finder.find(image)
@@ -325,7 +331,8 @@ def make(out: Path, photo: Path | None, seed: int) -> list[Path]:
         write_clip(sound, waveform=voice, sample_rate=rate)
         for path, source in zip(made, (clip, sound), strict=True):
             stamp(path, source)
-    return made
+        stamp(out / "sample_late.mp4", clip, LATE)
+    return [*made, out / "sample_late.mp4"]
 
 
 def main() -> int:

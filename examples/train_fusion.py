@@ -3,7 +3,8 @@
     python examples/train_fusion.py corpus/manifest.csv --steps 500 --clip clip.mp4
 
 The manifest is a csv or parquet with the columns of data/README.md: file, split (train or val), and
-face_manipulation, voice_cloning, lip_sync_mismatch as 0, 1 or empty. What is empty is never guessed.
+face_manipulation, voice_cloning, lip_sync_mismatch as 0, 1 or empty. What is empty is never guessed. The best
+checkpoint on the val rows is kept; training.folds=4 leaves sources out instead, which takes five times as long.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main() -> None:
         f"data.manifest={args.manifest}",
         f"training.out={args.out}",
         f"training.steps={args.steps}",
+        "training.folds=0",
         f"training.evaluate_every={max(1, args.steps // 4)}",
         "name=mine",
         *args.settings,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from clips import make_audio, make_video
-from commands import detector, portrait, voice
+from commands import ROOT, detector, portrait, voice
 from numpy.typing import NDArray
 
 import avdetect
@@ -387,3 +387,13 @@ def test_a_picture_is_a_copy_of_the_crop() -> None:
     picture = kept.worst[0][2]
     assert picture.base is None and picture.shape == (112, 112, 3) and picture.dtype == np.uint8
     assert picture.mean() == pytest.approx(crop.mean(), abs=1)
+
+
+def test_the_shipped_model_hears_that_the_samples_sound_is_late() -> None:
+    samples = ROOT / "data" / "samples"
+    true, late = (detector().detect(samples / name) for name in ("sample.mp4", "sample_late.mp4"))
+    found = [verdict.claims[Claim.LIP_SYNC_MISMATCH] for verdict in (true, late)]
+    assert [claim.verdict for claim in found] == [Outcome.NO_MANIPULATION_FOUND, Outcome.MANIPULATED]
+    offsets = [claim.offset_ms for claim in found]
+    assert offsets == [pytest.approx(0, abs=60), pytest.approx(800, abs=60)]
+    assert late.outcome is Outcome.MANIPULATED and late.claims[Claim.LIP_SYNC_MISMATCH].segments
