@@ -5,8 +5,8 @@ BIN := .venv/bin
 .PHONY: demo test lint clean
 
 demo: .venv/.installed
-	$(BIN)/python -m avdetect data/samples/sample.mp4 data/samples/sample_late.mp4 --html report.html
-	@echo "report.html holds the same verdicts with curves and faces"
+	$(BIN)/python -m avdetect data/samples/sample_late.mp4 --html report.html
+	@echo "report.html holds the same verdict with curves and faces"
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest -n 2

@@ -426,6 +426,17 @@ def test_html_shows_faces_up_to_a_limit() -> None:
     assert "And 28 more faces" in page.words
 
 
+@pytest.mark.parametrize(
+    ("offset", "ends", "place"), [(-40.0, 500, 46.0), (500.0, 500, 100.0), (800.0, 1000, 90.0)]
+)
+def test_the_offset_stands_on_a_scale_that_holds_it(offset: float, ends: int, place: float) -> None:
+    whole = full()
+    claims = {**whole.claims, SYNC: replace(whole.claims[SYNC], offset_ms=offset)}
+    page = report.to_html(replace(whole, claims=claims))
+    assert f"<span>{ends} ms early</span><span>0</span><span>{ends} ms late</span>" in page
+    assert f'<i class="pin" style="left:{place:.2f}%">' in page
+
+
 def test_html_of_a_crowd_shows_the_faces_that_decide() -> None:
     crowd = tuple(replace(full().tracks[0], id=i) for i in range(40))
     evidence = tuple(Evidence(FACE, 0.0, 2.0, 0.9 if i == 33 else 0.2 + i / 1000, i) for i in range(40))
