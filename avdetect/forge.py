@@ -7,7 +7,6 @@ All clips of a group are written by the same road: 25 frames a second and H.264,
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avdetect.errors import AvdetectError, ConfigError, InputError, MediaError
+from avdetect.errors import AvdetectError, ConfigError, MediaError
+from avdetect.folders import claim
 from avdetect.forge_media import Faked, Footage, fake, images, look
 from avdetect.forgeries import FORGERIES, Donor, Kind, draw
 from avdetect.forgeries.canvas import best_donor
@@ -109,19 +109,7 @@ def _before(source: Item, items: Sequence[Item], settings: ForgeSettings) -> Gro
 
 def _open_folder(folder: Path, settings: ForgeSettings) -> dict[str, list[Item]]:
     """The groups that are there already, by `pair_id`."""
-    text = json.dumps({"made by": "avdetect forge", **asdict(settings)}, indent=1) + "\n"
-    record = folder / RECORD
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if record.is_file():
-            if record.read_text(encoding="utf-8") != text:
-                raise InputError(f"{folder}: holds forgeries of other settings; choose another folder")
-        elif any(folder.iterdir()):
-            raise InputError(f"{folder}: holds files that were not made here; choose an empty folder")
-        else:
-            record.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    claim(folder, RECORD, {"made by": "avdetect forge", **asdict(settings)}, "forgeries")
     done: dict[str, list[Item]] = {}
     for item in read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else []:
         done.setdefault(item.pair_id or "", []).append(item)

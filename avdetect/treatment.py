@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avdetect.errors import DatasetError, MediaError
+from avdetect.errors import MediaError
+from avdetect.folders import claim
 from avdetect.media import frames, open_clip
 from avdetect.types import FRAME_RATE, SAMPLE_RATE, Bytes, Clip, Floats, Item
 from avdetect.writing import write_clip
@@ -100,26 +101,6 @@ def _faded(piece: Floats) -> Floats:
     return piece * ramp
 
 
-def open_folder(folder: Path, treatment: Treatment) -> None:
-    """Make `folder` ready for clips of this treatment.
-
-    Raises DatasetError where it holds others' files, or clips of another treatment.
-    """
-    text = json.dumps({"made by": "avdetect data pair", **asdict(treatment)}, indent=1) + "\n"
-    record = folder / RECORD
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if record.is_file():
-            if record.read_text(encoding="utf-8") != text:
-                raise DatasetError(f"{folder}: holds clips of another treatment; choose another folder")
-        elif any(folder.iterdir()):
-            raise DatasetError(f"{folder}: holds files that were not made here; choose an empty folder")
-        else:
-            record.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DatasetError(f"{folder}: cannot be written ({error.strerror or error})") from error
-
-
 def render(
     rows: Sequence[Sequence[Item]], folder: Path, treatment: Treatment, workers: int = 1
 ) -> Iterator[list[Item] | str]:
@@ -128,7 +109,7 @@ def render(
     A row is made whole or left out, so that its cells stay balanced. Clips that are there already are not made
     again: their names hold the content of both halves and the treatment.
     """
-    open_folder(folder, treatment)
+    claim(folder, RECORD, {"made by": "avdetect data pair", **asdict(treatment)}, "clips")
     make = functools.partial(_row, folder=folder, treatment=treatment)
     if workers <= 1:
         yield from map(make, rows)

@@ -346,12 +346,12 @@ def test_rendering_goes_on_where_it_stopped_and_leaves_others_files_alone(tmp_pa
     (second,) = render([row], out, Treatment())
     assert second == first and open_clip(first[1].path).duration == pytest.approx(2.0, abs=0.07)
     assert first[0].path.stat().st_mtime_ns == times[first[0].path]
-    with pytest.raises(DatasetError, match="another treatment"):
+    with pytest.raises(InputError, match="clips of other settings"):
         list(render([row], out, Treatment(bit_rate=32_000)))
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")
-    with pytest.raises(DatasetError, match="not made here"):
+    with pytest.raises(InputError, match="not made here"):
         list(render([row], mine, Treatment()))
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
 
