@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from avdetect.calibration import DOUBTS, FALSE_ALARMS
+from avdetect.errors import ConfigError
 from avdetect.fusion import FusionModel
 from avdetect.metrics import auc
 from avdetect.summary import summary
@@ -112,14 +113,31 @@ def write_calibration(model: FusionModel, scores: Sequence[Score], path: Path) -
         points = [
             (np.average(stated[b], weights=weight[b]), np.average(fake[b], weights=weight[b])) for b in bins
         ]
-        axes.plot(*zip(*points, strict=True), marker="o", label=claim.value)
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", label=claim.value)
     axes.set(xlabel="stated probability", ylabel="share of fake clips", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False)
+    if len(axes.lines) > 1:
+        axes.legend(frameon=False)
     figure.savefig(path, dpi=110)
 
 
-def write_card(model: FusionModel, scores: Sequence[Score], run: Path) -> None:
-    """README.md and results.json beside the weights."""
+def probes_of(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """What finished probe runs reached: hidden, claim, and the summary row. ConfigError where one isn't finished."""
+    found = []
+    for run in runs:
+        try:
+            hidden = json.loads((run / "config.json").read_text())["data"]["hide"]
+            table = json.loads((run / "model" / "results.json").read_text())
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"training.probes: {run} is no finished run; train it first") from error
+        found += [{"hidden": hidden, "claim": claim, **row} for claim, row in table.items()]
+    return found
+
+
+def write_card(
+    model: FusionModel, scores: Sequence[Score], run: Path, probes: Sequence[dict[str, Any]] = ()
+) -> None:
+    """README.md and results.json beside the weights; `probes` as `probes_of` gives them."""
     from jinja2 import Environment, StrictUndefined
 
     table = results(scores)
@@ -136,5 +154,6 @@ def write_card(model: FusionModel, scores: Sequence[Score], run: Path) -> None:
         false_alarms={claim.value: share for claim, share in FALSE_ALARMS.items()},
         doubts=DOUBTS,
         decisions=decisions(model, scores),
+        probes=probes,
     )
     (run / "model" / "README.md").write_text(card, encoding="utf-8")

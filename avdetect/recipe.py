@@ -34,7 +34,8 @@ class TrainingSettings:
     `start`: a trained model to go on from, by name or folder, instead of a fresh one of [model].
     `folds`: 0 chooses the best checkpoint on the rows of data.validate. K >= 2 chooses nothing: K models, each trained
     without one group of sources, score what they never saw; these scores calibrate and describe the model that is then
-    trained on all rows.
+    trained on all rows. `probes`: finished runs in `out`, with part of the evidence hidden (data.hide), that the card
+    quotes.
     """
 
     steps: int = 3000
@@ -51,6 +52,7 @@ class TrainingSettings:
     out: Path = Path("runs")
     start: str | None = None
     folds: int = 0
+    probes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "evaluate_every", "accumulate"):

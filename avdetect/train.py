@@ -27,12 +27,14 @@ from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from avdetect import metrics
+from avdetect.calibration import calibrate
 from avdetect.config import read_config
 from avdetect.errors import ConfigError
 from avdetect.folds import deal, read_scores, write_scores
 from avdetect.fusion import FusionConfig, FusionModel
 from avdetect.hub import load
 from avdetect.manifest import read_manifest
+from avdetect.model_card import probes_of, write_calibration, write_card, write_curves
 from avdetect.prepared import PreparedClip, prepare_all
 from avdetect.probes import without
 from avdetect.progress import track
@@ -154,6 +156,7 @@ def train(
     busy = run / "model" if folds else run
     if fold is None and busy.exists() and any(busy.iterdir()) and not resume:
         raise ConfigError(f"{run}: holds a run already; add --resume to go on with it, or give another name=")
+    probes = probes_of([config.training.out / name for name in config.training.probes])
     build_model(config)  # before the clips: what is wrong with it shows at once
     items = read_manifest(config.data.manifest)
     train_items, held_items = of_splits(items, config.data.train), of_splits(items, config.data.validate)
@@ -169,7 +172,7 @@ def train(
         trainer = fit(config, recipe, clips, held_out, run, resume=resume)
         scores = validate(trainer.fusion_model.float(), held_out)
     write_facts(run, config, items)
-    finish(trainer, scores, [clip.item for clip in clips + held_out], run)
+    finish(trainer, scores, [clip.item for clip in clips + held_out], run, probes)
     return run
 
 
@@ -324,11 +327,14 @@ def fingerprint(data: DataSettings, items: Sequence[Item]) -> dict[str, Any]:
     }
 
 
-def finish(trainer: ClaimTrainer, scores: Sequence[Score], items: Sequence[Item], run: Path) -> None:
+def finish(
+    trainer: ClaimTrainer,
+    scores: Sequence[Score],
+    items: Sequence[Item],
+    run: Path,
+    probes: Sequence[dict[str, Any]] = (),
+) -> None:
     """Calibrates the model on scores of clips that it, or its like in the folds, wasn't trained on, and writes it."""
-    from avdetect.calibration import calibrate
-    from avdetect.model_card import write_calibration, write_card, write_curves
-
     model = trainer.fusion_model.float().eval()
     model.config.calibration, model.config.thresholds = calibrate(scores)
     model.save_pretrained(run / "model", safe_serialization=True)
@@ -337,4 +343,4 @@ def finish(trainer: ClaimTrainer, scores: Sequence[Score], items: Sequence[Item]
     write_curves(history, run / "curves.png")
     write_scores(scores, items, run / "scores.csv")
     write_calibration(model, scores, run / "calibration.png")
-    write_card(model, scores, run)
+    write_card(model, scores, run, probes)

@@ -287,3 +287,15 @@ def test_a_fold_of_other_settings_is_not_taken_over(workshop: Path) -> None:
     before = (part / "scores.csv").read_text()
     run(workshop, "again", "training.folds=2", "training.steps=1", "training.seed=5", fold=0)
     assert (part / "scores.csv").read_text() != before
+
+
+def test_a_card_quotes_what_is_told_without_the_evidence(workshop: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere is no finished run"):
+        run(workshop, "quoting", 'training.probes=["nowhere"]')
+    blind = ("data.hide=faces", "mix.voice=0", "mix.sync=0", "training.steps=1", "training.evaluate_every=1")
+    run(workshop, "background", *blind)
+    folder = run(
+        workshop, "quoting", "training.steps=1", "training.evaluate_every=1", 'training.probes=["background"]'
+    )
+    card = (folder / "model" / "README.md").read_text()
+    assert "## Shortcuts" in card and "| faces | face_manipulation | 1 | 1 |" in card
