@@ -12,6 +12,18 @@ from avdetect.errors import ConfigError
 from avdetect.types import Encoder
 
 
+def _aasist(**options: Any) -> Encoder:
+    from avdetect.encoders.aasist import FULL, Aasist
+
+    return Aasist(FULL, **options)
+
+
+def _aasist_l(**options: Any) -> Encoder:
+    from avdetect.encoders.aasist import LIGHT, Aasist
+
+    return Aasist(LIGHT, **options)
+
+
 def _light_cnn(**options: Any) -> Encoder:
     from avdetect.encoders.lcnn import LightCNN
 
@@ -49,6 +61,8 @@ def _tdnn(**options: Any) -> Encoder:
 
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "aasist": _aasist,
+    "aasist_l": _aasist_l,
     "face_cnn": _face_cnn,
     "lcnn": _light_cnn,
     "lip_motion": _lip_motion,
