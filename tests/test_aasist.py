@@ -141,9 +141,18 @@ def test_weights_of_another_network_are_refused(light: AasistDetector, tmp_path:
     torch.save(OrderedDict(weight=torch.zeros(3)), path)
     with pytest.raises(ModelError, match=r"other\.pth: these are not the weights of AASIST"):
         AasistDetector.from_published(path)
-    torch.save([torch.zeros(3)], path)
-    with pytest.raises(ModelError, match=r"other\.pth: holds no table of weights"):
+    torch.save({"pos_S": torch.tensor(1.0)}, path)
+    with pytest.raises(ModelError, match=r"other\.pth: these are not the weights of AASIST"):
         AasistDetector.from_published(path)
+    for content in (
+        [torch.zeros(3)],
+        {1: torch.zeros(3)},
+        {"pos_S": 3},
+        {"pos_S": torch.zeros(3).to_sparse()},
+    ):
+        torch.save(content, path)
+        with pytest.raises(ModelError, match=r"other\.pth: holds no table of weights"):
+            AasistDetector.from_published(path)
     torch.save(OrderedDict(pos_S=torch.zeros(1, 23, 64)), path)
     with pytest.raises(ModelError, match=r"other\.pth: the weights do not fit aasist"):
         AasistDetector.from_published(path)

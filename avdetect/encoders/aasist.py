@@ -35,6 +35,13 @@ MIXED = 32
 TEMPERATURE, MIXED_TEMPERATURE = 2.0, 100.0
 
 
+# What torch raises of files that are no checkpoints.
+UNREADABLE = (
+    *(pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, TypeError),
+    *(LookupError, AttributeError, AssertionError),
+)
+
+
 @dataclass(frozen=True)
 class Plan:
     """The sizes in which the two published networks differ; shares are of nodes that pooling keeps."""
@@ -191,27 +198,17 @@ class AasistDetector(nn.Module):
         Its sizes tell which of the two it is. Only tensors are unpickled; ModelError for a file with anything else in
         it, or of another network.
         """
-        unusable = (
-            OSError,
-            RuntimeError,
-            EOFError,
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            AssertionError,
-        )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of strange pickles, which are refused below
                 published = torch.load(path, map_location="cpu", weights_only=True)
-        except (*unusable, pickle.UnpicklingError) as error:
+        except UNREADABLE as error:
             problem = " ".join(str(error).split())[:100] or type(error).__name__
             raise ModelError(
                 f"{path}: cannot be read as a file of weights alone ({problem}); "
                 "download AASIST.pth or AASIST-L.pth again from its authors"
             ) from None
-        if not isinstance(published, dict) or not all(isinstance(v, Tensor) for v in published.values()):
+        if not isinstance(published, dict) or not all(_is_weight(*item) for item in published.items()):
             raise ModelError(f"{path}: holds no table of weights; give AASIST.pth or AASIST-L.pth")
         return cls._filled(path, _translated(published))
 
@@ -220,7 +217,7 @@ class AasistDetector(nn.Module):
         """The detector whose sizes fit `values`, with these as its weights."""
         position = values.get("encoder.network.position")
         fitting = [
-            n for n, plan in PLANS.items() if position is not None and position.shape[-1] == plan.width
+            n for n, plan in PLANS.items() if position is not None and position.shape[-1:] == (plan.width,)
         ]
         if not fitting:
             raise ModelError(
@@ -271,6 +268,12 @@ TRANSLATION = {
 """The parts of the names in published checkpoints, and ours."""
 UNUSED = re.compile(r"encoder\.\d\.0\.bn1\.")
 """Norms that the published network holds but does not apply."""
+
+
+def _is_weight(name: object, value: object) -> bool:
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        return False
+    return value.layout is torch.strided and not value.is_quantized
 
 
 def _translated(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
