@@ -180,3 +180,17 @@ def test_what_is_heard_in_pauses_is_no_evidence_on_the_voice() -> None:
         other = encoder(torch.cat([speech, 0.5 * speech], 1), lengths).features
     torch.testing.assert_close(noisy, clean, rtol=1e-3, atol=1e-4)
     assert (other - clean).abs().max() > 1e-2
+
+
+def test_filters_made_for_a_verdict_can_be_trained_with() -> None:
+    from avdetect.encoders import spectra
+
+    spectra.linear_bands.cache_clear()
+    spectra.hann.cache_clear()
+    encoder = build_encoder("tdnn")
+    assert isinstance(encoder, nn.Module)
+    sound, lengths = torch.randn(1, SAMPLE_RATE, requires_grad=True), torch.tensor([SAMPLE_RATE])
+    with torch.inference_mode():
+        encoder(sound.detach(), lengths)
+    encoder(sound, lengths).features.sum().backward()
+    assert sound.grad is not None and sound.grad.isfinite().all()

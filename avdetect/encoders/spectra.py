@@ -18,6 +18,7 @@ FFT = 512
 
 
 @cache
+@torch.inference_mode(False)  # what is first made for a verdict can be trained with too
 def linear_bands(bands: int, low: float, high: float, device: torch.device) -> Tensor:
     """Triangular filters [FFT // 2 + 1, bands], evenly spaced from `low` to `high` Hz."""
     from torchaudio.functional import linear_fbanks
@@ -27,6 +28,7 @@ def linear_bands(bands: int, low: float, high: float, device: torch.device) -> T
 
 
 @cache
+@torch.inference_mode(False)
 def mel_bands(bands: int, low: float, high: float, device: torch.device) -> Tensor:
     """Triangular filters [FFT // 2 + 1, bands], evenly spaced on the mel scale from `low` to `high` Hz."""
     from torchaudio.functional import melscale_fbanks
@@ -36,6 +38,7 @@ def mel_bands(bands: int, low: float, high: float, device: torch.device) -> Tens
 
 
 @cache
+@torch.inference_mode(False)
 def hann(length: int, device: torch.device) -> Tensor:
     """A Hann window [length]."""
     return torch.hann_window(length, device=device)
