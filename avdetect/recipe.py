@@ -34,8 +34,8 @@ class TrainingSettings:
     `start`: a trained model to go on from, by name or folder, instead of a fresh one of [model].
     `folds`: 0 chooses the best checkpoint on the rows of data.validate. K >= 2 chooses nothing: K models, each trained
     without one group of sources, score what they never saw; these scores calibrate and describe the model that is then
-    trained on all rows. `probes`: finished runs in `out`, with part of the evidence hidden (data.hide), that the card
-    quotes.
+    trained on all rows. `probes`: finished runs in `out` that the card quotes, with part of the evidence hidden
+    (data.hide), or with nothing hidden and no folds, as a check on the rows of data.validate.
     """
 
     steps: int = 3000

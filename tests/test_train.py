@@ -294,8 +294,9 @@ def test_a_card_quotes_what_is_told_without_the_evidence(workshop: Path) -> None
         run(workshop, "quoting", 'training.probes=["nowhere"]')
     blind = ("data.hide=faces", "mix.voice=0", "mix.sync=0", "training.steps=1", "training.evaluate_every=1")
     run(workshop, "background", *blind)
-    folder = run(
-        workshop, "quoting", "training.steps=1", "training.evaluate_every=1", 'training.probes=["background"]'
-    )
-    card = (folder / "model" / "README.md").read_text()
-    assert "## Shortcuts" in card and "| faces | face_manipulation | 1 | 1 |" in card
+    short = ("training.steps=1", "training.evaluate_every=1")
+    run(workshop, "rows", *short)
+    folder = run(workshop, "quoting", *short, 'training.probes=["background", "rows"]')
+    whole, blind = (folder / "model" / "README.md").read_text().split("## Shortcuts")
+    assert "| faces | face_manipulation | 1 | 1 |" in blind
+    assert "| voice_cloning | 1 | 1 |" in whole.split("## On the validation rows")[1]
