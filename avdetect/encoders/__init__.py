@@ -1,6 +1,6 @@
 """The encoders, by name. Builders import lazily, so that listing them costs nothing.
 
-To add one: a file here that fulfils `types.Encoder`, and a line below.
+To add one: a file here that fulfils `types.Encoder`, and a line below; or a package of one's own (see `plugins`).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from avdetect import plugins
 from avdetect.errors import ConfigError
 from avdetect.types import Encoder
 
@@ -30,6 +31,25 @@ def _light_cnn(**options: Any) -> Encoder:
     return LightCNN(**options)
 
 
+def _image_backbone(**options: Any) -> Encoder:
+    from avdetect.encoders.image_backbone import ImageBackbone, ImageOptions
+
+    return ImageBackbone(ImageOptions(**options))
+
+
+def _speech_backbone(**options: Any) -> Encoder:
+    from avdetect.encoders.speech_backbone import SpeechBackbone, SpeechOptions
+
+    return SpeechBackbone(SpeechOptions(**options))
+
+
+def _video_backbone(**options: Any) -> Encoder:
+    from avdetect.encoders.image_backbone import ImageOptions
+    from avdetect.encoders.video_backbone import VideoBackbone
+
+    return VideoBackbone(ImageOptions(**options))
+
+
 def _lip_motion(**options: Any) -> Encoder:
     from avdetect.encoders.sync import LipMotion
 
@@ -48,6 +68,18 @@ def _face_cnn(**options: Any) -> Encoder:
     return FaceCNN(**options)
 
 
+def _frequency(**options: Any) -> Encoder:
+    from avdetect.encoders.frequency import Frequency
+
+    return Frequency(**options)
+
+
+def _rawnet2(**options: Any) -> Encoder:
+    from avdetect.encoders.rawnet2 import RawNet2
+
+    return RawNet2(**options)
+
+
 def _spectral_resnet(**options: Any) -> Encoder:
     from avdetect.encoders.spectral_resnet import SpectralResNet
 
@@ -60,15 +92,27 @@ def _tdnn(**options: Any) -> Encoder:
     return TimeDelayNetwork(**options)
 
 
+def _xception(**options: Any) -> Encoder:
+    from avdetect.encoders.xception import Xception
+
+    return Xception(**options)
+
+
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "aasist": _aasist,
     "aasist_l": _aasist_l,
     "face_cnn": _face_cnn,
+    "frequency": _frequency,
+    "image_backbone": _image_backbone,
     "lcnn": _light_cnn,
     "lip_motion": _lip_motion,
+    "rawnet2": _rawnet2,
     "spectral_resnet": _spectral_resnet,
+    "speech_backbone": _speech_backbone,
     "sync_speech": _sync_speech,
     "tdnn": _tdnn,
+    "video_backbone": _video_backbone,
+    "xception": _xception,
 }
 
 
@@ -76,11 +120,14 @@ def build_encoder(name: str, **options: Any) -> Encoder:
     """The encoder `name` with `options`; ConfigError for a name or an option that it doesn't have."""
     import difflib
 
-    if name not in ENCODERS:
-        near = difflib.get_close_matches(name, ENCODERS, 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(ENCODERS)}"
+    builder = ENCODERS.get(name) or plugins.find(plugins.ENCODERS, name)
+    if builder is None:
+        known = [*ENCODERS, *plugins.announced(plugins.ENCODERS)]
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
         raise ConfigError(f"no encoder is called '{name}'; {hint}")
     try:
-        return ENCODERS[name](**options)
+        encoder: Encoder = builder(**options)
     except TypeError as error:
         raise ConfigError(f"encoder '{name}': {error}") from error
+    return encoder

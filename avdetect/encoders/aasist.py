@@ -7,9 +7,7 @@ per chunk. `AasistDetector` adds the authors' two-class output and reads the che
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from avdetect.encoders.graph_attention import GraphAttention, GraphPool, MixedGraphAttention
 from avdetect.encoders.masking import step_mask
+from avdetect.encoders.published import read_weights
 from avdetect.encoders.raw_res import BANDS, RawResidualNetwork
 from avdetect.errors import ConfigError, ModelError
 from avdetect.types import SAMPLE_RATE, EncoderOutput
@@ -33,13 +32,6 @@ AT_ONCE = 8
 MIXED = 32
 """Features of nodes that know of both time and frequency."""
 TEMPERATURE, MIXED_TEMPERATURE = 2.0, 100.0
-
-
-# What torch raises of files that are no checkpoints.
-UNREADABLE = (
-    *(pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, TypeError),
-    *(LookupError, AttributeError, AssertionError),
-)
 
 
 @dataclass(frozen=True)
@@ -198,18 +190,7 @@ class AasistDetector(nn.Module):
         Its sizes tell which of the two it is. Only tensors are unpickled; ModelError for a file with anything else in
         it, or of another network.
         """
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of strange pickles, which are refused below
-                published = torch.load(path, map_location="cpu", weights_only=True)
-        except UNREADABLE as error:
-            problem = " ".join(str(error).split())[:100] or type(error).__name__
-            raise ModelError(
-                f"{path}: cannot be read as a file of weights alone ({problem}); "
-                "download AASIST.pth or AASIST-L.pth again from its authors"
-            ) from None
-        if not isinstance(published, dict) or not all(_is_weight(*item) for item in published.items()):
-            raise ModelError(f"{path}: holds no table of weights; give AASIST.pth or AASIST-L.pth")
+        published = read_weights(path, "download AASIST.pth or AASIST-L.pth again from its authors")
         return cls._filled(path, _translated(published))
 
     @classmethod
@@ -268,12 +249,6 @@ TRANSLATION = {
 """The parts of the names in published checkpoints, and ours."""
 UNUSED = re.compile(r"encoder\.\d\.0\.bn1\.")
 """Norms that the published network holds but does not apply."""
-
-
-def _is_weight(name: object, value: object) -> bool:
-    if not isinstance(name, str) or not isinstance(value, Tensor):
-        return False
-    return value.layout is torch.strided and not value.is_quantized
 
 
 def _translated(published: Mapping[str, Tensor]) -> dict[str, Tensor]:

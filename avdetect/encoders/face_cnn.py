@@ -47,7 +47,8 @@ class FaceCNN(nn.Module):
         mask = step_mask(crops, lengths)
         features = inputs.new_zeros(batch, crops, self.dim)
         if mask.any():
-            x = self.tower(self._picture(inputs[mask]).contiguous(memory_format=torch.channels_last))
+            picture = self._picture(inputs[mask].float()).to(next(self.tower.parameters()).dtype)
+            x = self.tower(picture.contiguous(memory_format=torch.channels_last))
             x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
             features = features.masked_scatter(mask[..., None], self.dropout(x).to(features.dtype))
         return EncoderOutput(features, lengths, self.frame_rate)

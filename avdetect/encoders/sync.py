@@ -93,7 +93,8 @@ class LipMotion(nn.Module):
         if self.training:
             x = _another_mouth(x) * mask
         speed = torch.diff(x, dim=1, prepend=x[:, :1]) * 3 * mask
-        x = self.project(torch.cat([x, speed], -1)) * mask
+        mask = mask.to(self.project.weight.dtype)
+        x = self.project(torch.cat([x, speed], -1).to(mask.dtype)) * mask
         for block in self.blocks:
             x = block(x, mask)
         return EncoderOutput(self.out(x) * mask, lengths, FRAME_RATE)

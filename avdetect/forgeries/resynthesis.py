@@ -21,6 +21,12 @@ from avdetect.forgeries.neural_codec import neural_codec
 from avdetect.forgeries.neural_vocoder import neural_vocoder
 from avdetect.forgeries.parametric import linear_prediction, world_like
 from avdetect.forgeries.spectra import istft, levelled, random_bands, random_frame, stft, through_mel
+from avdetect.forgeries.trained_vocoder import (
+    acoustic_model,
+    codec_model,
+    diffusion_vocoder,
+    fourier_vocoder,
+)
 from avdetect.forgeries.voicing import excitation
 from avdetect.types import Floats
 
@@ -98,6 +104,10 @@ RESYNTHESES: dict[str, Callable[[Floats, Rng], Floats]] = {
     "source_filter": source_filter,
     "upsampling_traces": upsampling_traces,
     "neural_vocoder": neural_vocoder,
+    "fourier_vocoder": fourier_vocoder,
+    "acoustic_model": acoustic_model,
+    "codec_model": codec_model,
+    "diffusion_vocoder": diffusion_vocoder,
     "linear_prediction": linear_prediction,
     "world_like": world_like,
     "neural_codec": neural_codec,

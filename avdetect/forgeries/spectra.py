@@ -25,18 +25,24 @@ def istft(spectrum: Tensor, fft: int, hop: int, length: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _mel_bands(fft: int, bands: int) -> tuple[Tensor, Tensor]:
-    """Filters [bands, F] and their pseudo-inverse [F, bands]."""
+def mel_filters(fft: int, bands: int) -> Tensor:
+    """Mel filters [bands, F] of unit area for the bins of a transform."""
     from torchaudio.functional import melscale_fbanks
 
-    filters = melscale_fbanks(fft // 2 + 1, 0.0, SAMPLE_RATE / 2, bands, SAMPLE_RATE, norm="slaney").T
-    return filters, torch.linalg.pinv(filters)
+    filters: Tensor = melscale_fbanks(fft // 2 + 1, 0.0, SAMPLE_RATE / 2, bands, SAMPLE_RATE, norm="slaney").T
+    return filters
+
+
+@lru_cache(maxsize=64)
+def _mel_inverse(fft: int, bands: int) -> Tensor:
+    """Their pseudo-inverse [F, bands]."""
+    return torch.linalg.pinv(mel_filters(fft, bands))
 
 
 def through_mel(magnitude: Tensor, fft: int, bands: int) -> Tensor:
     """Magnitude [F, T] as it comes back from `bands` mel bands (least squares, clipped at zero)."""
-    filters, inverse = _mel_bands(fft, bands)
-    return (inverse @ (filters @ magnitude)).clamp_min(1e-7)
+    seen = mel_filters(fft, bands) @ magnitude
+    return (_mel_inverse(fft, bands) @ seen).clamp_min(1e-7)
 
 
 def random_frame(rng: Rng) -> tuple[int, int]:

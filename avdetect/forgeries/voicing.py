@@ -71,6 +71,14 @@ def pulses(hertz: Floats) -> Floats:
     return (kernel / np.sqrt(count / 2)).astype(np.float32)
 
 
+def sources(waveform: Floats, rng: Rng, hop: int) -> Floats:
+    """Pulses, as loud as the speech is voiced, and noise of unit power: [2, S] for speech [S]."""
+    hertz, periodicity = pitch(waveform, hop)
+    share = per_sample(voiced(periodicity), hop, len(waveform))
+    tone = pulses(np.clip(per_sample(hertz, hop, len(waveform)), 40, 1000))
+    return np.stack([share * tone, rng.standard_normal(len(waveform), dtype=np.float32)]).astype(np.float32)
+
+
 def excitation(waveform: Floats, rng: Rng, hop: int, ratio: float = 1.0, breath: float = 0.1) -> Floats:
     """What a vocoder's source gives [S] for this speech: pulses where it is voiced, noise of unit power elsewhere.
 
