@@ -10,13 +10,15 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avdetect import hub
 from avdetect.errors import MediaError
 from avdetect.faces import FaceFinder
+from avdetect.fusion_settings import STEP_RATE, FusionSettings
+from avdetect.loading import load_network
 from avdetect.types import (
     CLAIMS,
     FRAME_RATE,
@@ -38,7 +40,7 @@ from avdetect.types import (
 from avdetect.windows import Prepared, WindowSettings, prepare, segments_of
 
 if TYPE_CHECKING:
-    from avdetect.fusion import FusionConfig, FusionModel
+    from avdetect.network import FusionNetwork
     from avdetect.pooling import ClipEvidence, Pooled
 
 BATCH = 4
@@ -67,7 +69,9 @@ class Detector:
         self.model_info = hub.info(self._folder)
         window = hub.read_config(self._folder).get("window", {})
         self.settings = WindowSettings(float(window.get("length", 4.0)), float(window.get("hop", 2.0)))
-        self._loading: Future[FusionModel] | None = None
+        # One thread: two that are in the middle of importing one package trip over it.
+        self._background = ThreadPoolExecutor(1, "model")
+        self._loading: Future[FusionNetwork] | None = None
         self._finder = None if face_model is None else FaceFinder(face_model)
 
     @classmethod
@@ -76,16 +80,14 @@ class Detector:
         return cls(name_or_folder, **options)
 
     @property
-    def model(self) -> FusionModel:
+    def model(self) -> FusionNetwork:
         """The model, once it is loaded; ModelError where that fails."""
         return self._load().result()
 
-    def _load(self) -> Future[FusionModel]:
-        """Starts to read the model, in a thread of its own: most of that time goes into imports."""
+    def _load(self) -> Future[FusionNetwork]:
+        """Starts to read the model in the background: most of that time goes into importing PyTorch."""
         if self._loading is None:
-            pool = ThreadPoolExecutor(1, "model")
-            self._loading = pool.submit(hub.load, self._folder, self._device)
-            pool.shutdown(wait=False)
+            self._loading = self._background.submit(load_network, self._folder, self._device)
         return self._loading
 
     def _look_for_faces(self) -> FaceFinder:
@@ -110,9 +112,9 @@ class Detector:
         path, began = Path(path), time.perf_counter()
         try:
             if prepared is None:
-                prepared = prepare(path, self.settings, audio_path=audio_path)
+                prepared = prepare(path, self.settings, audio_path=audio_path, background=self._background)
                 prepared.finder = self._look_for_faces() if prepared.clip.has_video else None
-            self._load()  # after the imports above: two threads in the middle of one package trip over it
+            self._load()
             evidence, model_s = self._score(prepared, progress)
         except MediaError as error:
             return self.failure(path, str(error))
@@ -147,7 +149,7 @@ class Detector:
 
         return ClipEvidence()
 
-    def _add(self, evidence: ClipEvidence, windows: list[Window], model: FusionModel) -> None:
+    def _add(self, evidence: ClipEvidence, windows: list[Window], model: FusionNetwork) -> None:
         import torch
 
         from avdetect.batch import collate
@@ -158,7 +160,7 @@ class Detector:
 
     def _judge(self, prepared: Prepared, evidence: ClipEvidence) -> Verdict:
         clip = prepared.clip
-        config = cast("FusionConfig", self.model.config)
+        config = self.model.config
         usable = {track.id for track in prepared.tracks if track.assessable}
         claims: dict[Claim, ClaimResult] = {}
         pieces: list[Evidence] = []
@@ -196,7 +198,7 @@ def detect(path: str | Path, model: str | Path = hub.DEFAULT, **options: Any) ->
     return Detector.from_pretrained(model, **options).detect(path)
 
 
-def probability(logit: Floats | float, config: FusionConfig, claim: Claim) -> Floats:
+def probability(logit: Floats | float, config: FusionSettings, claim: Claim) -> Floats:
     """Calibrated probability in 0..1 of a claim's logits: sigmoid(scale * logit + bias)."""
     platt = config.calibration[claim.value]
     z = np.clip(platt["scale"] * np.asarray(logit, np.float64) + platt["bias"], -30, 30)
@@ -204,13 +206,11 @@ def probability(logit: Floats | float, config: FusionConfig, claim: Claim) -> Fl
     return out
 
 
-def claim_result(claim: Claim, pooled: Pooled, config: FusionConfig, duration: float) -> ClaimResult:
+def claim_result(claim: Claim, pooled: Pooled, config: FusionSettings, duration: float) -> ClaimResult:
     """One claim's answer from its pooled evidence, with the thresholds of the model's config.
 
     Times beyond `duration`, seconds, where the last step reaches over the clip's end, are cut off.
     """
-    from avdetect.fusion import STEP_RATE
-
     score = float(probability(pooled.logit, config, claim))
     bounds = config.thresholds[claim.value]
     verdict = read_score(score, bounds["low"], bounds["high"])
@@ -257,7 +257,7 @@ def overall(claims: dict[Claim, ClaimResult]) -> tuple[Outcome, float | None]:
     return Outcome.NO_MANIPULATION_FOUND, score
 
 
-def missing_reason(claim: Claim, prepared: Prepared, config: FusionConfig) -> str:
+def missing_reason(claim: Claim, prepared: Prepared, config: FusionSettings) -> str:
     """In words, why a claim could not be assessed in this clip."""
     if not config.claims.get(claim.value):
         return "this model does not answer it"
@@ -302,11 +302,9 @@ def _not_assessable(claim: Claim, reason: str) -> ClaimResult:
 
 
 def _window_evidence(
-    claim: Claim, evidence: ClipEvidence, pooled: Pooled, config: FusionConfig, duration: float
+    claim: Claim, evidence: ClipEvidence, pooled: Pooled, config: FusionSettings, duration: float
 ) -> Iterator[Evidence]:
     """Per window, the highest step of the claim that decided."""
-    from avdetect.fusion import STEP_RATE
-
     for start, logits, valid in evidence.tracks[pooled.track].pieces[claim]:
         if valid.any():
             score = float(probability(logits[valid].max(), config, claim))

@@ -11,8 +11,8 @@ import numpy as np
 
 from avdetect.calibration import DOUBTS, FALSE_ALARMS
 from avdetect.errors import ConfigError
-from avdetect.fusion import FusionModel
 from avdetect.metrics import auc
+from avdetect.network import FusionNetwork
 from avdetect.summary import summary
 from avdetect.types import CLAIMS, Claim
 from avdetect.validation import Score, arrays
@@ -77,7 +77,7 @@ def per_source(scores: Sequence[Score], least: int = 3) -> dict[str, dict[str, A
     return table
 
 
-def decisions(model: FusionModel, scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
+def decisions(model: FusionNetwork, scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
     """Claim -> shares of its real and of its fake clips [manipulated, inconclusive, nothing found]."""
     table = {}
     for claim in CLAIMS:
@@ -94,7 +94,7 @@ def decisions(model: FusionModel, scores: Sequence[Score]) -> dict[str, dict[str
     return table
 
 
-def write_calibration(model: FusionModel, scores: Sequence[Score], path: Path) -> None:
+def write_calibration(model: FusionNetwork, scores: Sequence[Score], path: Path) -> None:
     """How often clips of each stated probability were fake, per claim, as a picture; classes weighted alike."""
     from matplotlib.figure import Figure
 
@@ -135,7 +135,7 @@ def probes_of(runs: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def write_card(
-    model: FusionModel, scores: Sequence[Score], run: Path, probes: Sequence[dict[str, Any]] = ()
+    model: FusionNetwork, scores: Sequence[Score], run: Path, probes: Sequence[dict[str, Any]] = ()
 ) -> None:
     """README.md and results.json beside the weights; `probes` as `probes_of` gives them."""
     from jinja2 import Environment, StrictUndefined

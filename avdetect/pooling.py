@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avdetect.fusion import STEP_RATE, FusionModel, FusionOutput
+from avdetect.fusion_settings import STEP_RATE
+from avdetect.network import FusionNetwork, FusionOutput
 from avdetect.types import CLAIMS, FRAME_RATE, Bytes, Claim, Floats, Window
 from avdetect.windows import overlap_add
 
@@ -121,7 +122,7 @@ class ClipEvidence:
             time = window.start + float(window.crop_frames[middle]) / FRAME_RATE
             evidence.note_picture(logit, time, window.face_crops[middle])
 
-    def pool(self, model: FusionModel, claim: Claim, duration: float, usable: set[int]) -> Pooled | None:
+    def pool(self, model: FusionNetwork, claim: Claim, duration: float, usable: set[int]) -> Pooled | None:
         """The clip's evidence on a claim; None where no window had any.
 
         Of several faces the most suspicious one speaks for `face_manipulation`; for `lip_sync_mismatch` the
@@ -134,7 +135,7 @@ class ClipEvidence:
         return pick(found, key=lambda one: one.logit, default=None)
 
     def _pool_faces(
-        self, model: FusionModel, claim: Claim, duration: float, usable: set[int]
+        self, model: FusionNetwork, claim: Claim, duration: float, usable: set[int]
     ) -> Iterator[Pooled]:
         """One at a time: the curves of a film's thousand faces would fill the memory."""
         for track in sorted(usable):
@@ -146,7 +147,7 @@ class ClipEvidence:
                 yield pooled
 
     def _pool_steps(
-        self, model: FusionModel, claim: Claim, duration: float, track: int | None
+        self, model: FusionNetwork, claim: Claim, duration: float, track: int | None
     ) -> Pooled | None:
         pieces = self.tracks[track].pieces[claim] if track in self.tracks else []
         curve, valid = overlap_add(pieces, duration, STEP_RATE)
@@ -155,7 +156,7 @@ class ClipEvidence:
         steps = torch.from_numpy(curve[valid]).to(model.device)
         return Pooled(model.pool(steps, claim), curve, valid, track)
 
-    def _pool_curve(self, model: FusionModel, duration: float, track: int) -> Pooled | None:
+    def _pool_curve(self, model: FusionNetwork, duration: float, track: int) -> Pooled | None:
         evidence = self.tracks.get(track)
         if evidence is None or evidence.curve is None or evidence.weight is None:
             return None
@@ -163,6 +164,7 @@ class ClipEvidence:
             return None
         curve, valid = overlap_add(evidence.pieces[Claim.LIP_SYNC_MISMATCH], duration, STEP_RATE)
         similarity, weight = evidence.curve.to(model.device), evidence.weight.to(model.device)
-        logit = float(model.synchrony.logit(similarity, weight).detach())
+        steps = torch.from_numpy(curve[valid]).to(model.device)
+        logit = model.pool_sync(steps, similarity, weight)
         offset = float(model.synchrony.offset(similarity, weight).detach())
         return Pooled(logit, curve, valid, track, offset)

@@ -19,11 +19,15 @@ NEAR = 2
 """Frames around zero lag that count as in sync (80 ms; ITU-R BT.1359 puts what people notice at +45/-125 ms)."""
 
 
+FEATURES = 6
+"""Numbers that tell the shape of a curve."""
+
+
 @dataclass(frozen=True)
 class SynchronyCurve:
     """`similarity` [B, T, L] per step and lag with `mask` [B, T, L]; `total`, `weight` [B, L]: sums over steps.
 
-    `across` [B, B]: mean similarity at zero lag of each row's lips with each row's speech (training).
+    `lips`, `speech` [B, T, D]: what was compared. `lengths` [B]: frames of each row.
     """
 
     similarity: Tensor
@@ -32,6 +36,16 @@ class SynchronyCurve:
     weight: Tensor
     lips: Tensor
     speech: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True)
+class LocalCurve:
+    """The curve around each of K steps: `total`, `weight` [B, K, L] sums, and `present` [B, K] where there is one."""
+
+    total: Tensor
+    weight: Tensor
+    present: Tensor
 
 
 class Synchrony(nn.Module):
@@ -41,7 +55,7 @@ class Synchrony(nn.Module):
         super().__init__()
         self.lags = lags
         self.log_scale = nn.Parameter(torch.tensor(2.3))
-        self.head = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 1))
+        self.head = nn.Sequential(nn.Linear(FEATURES, 16), nn.GELU(), nn.Linear(16, 1))
 
     def forward(self, lips: EncoderOutput, speech: EncoderOutput, found: Tensor | None) -> SynchronyCurve:
         """The similarity of lips and speech at all lags; steps without a face (`found` [B, T]) are left out."""
@@ -60,7 +74,13 @@ class Synchrony(nn.Module):
         mask = near & v_mask[..., None]
         similarity = similarity * mask
         return SynchronyCurve(
-            similarity, mask, similarity.sum(1), mask.sum(1).float(), v * v_mask[..., None], a
+            similarity,
+            mask,
+            similarity.sum(1),
+            mask.sum(1).float(),
+            v * v_mask[..., None],
+            a,
+            torch.maximum(lips.lengths, speech.lengths),
         )
 
     def features(self, total: Tensor, weight: Tensor) -> Tensor:
@@ -97,18 +117,20 @@ class Synchrony(nn.Module):
         shift = (0.5 * (left - right) / bend).clamp(-0.5, 0.5)
         return peak[..., 0] + 1 - self.lags + shift
 
-    def local_logits(
-        self, curve: SynchronyCurve, steps: int, per_step: float, reach: int = 38
-    ) -> tuple[Tensor, Tensor]:
-        """Logit per fusion step [B, K] from the curve within `reach` frames around it, and where there is one."""
+    def around(self, curve: SynchronyCurve, steps: int, per_step: float, reach: int = 38) -> LocalCurve:
+        """The curve within `reach` frames around each of `steps` fusion steps, `per_step` frames long.
+
+        None is present beyond a row's end.
+        """
         kernel = 2 * reach + 1
         total = _running_sum(curve.similarity, kernel)
         weight = _running_sum(curve.mask.float(), kernel)
         centre = (
             ((torch.arange(steps, device=total.device) + 0.5) * per_step).long().clamp_max(total.shape[1] - 1)
         )
-        present = weight[:, centre].amax(-1) >= per_step
-        return self.logit(total[:, centre], weight[:, centre]), present
+        total, weight = total[:, centre], weight[:, centre]
+        inside = torch.arange(steps, device=total.device) * per_step < curve.lengths[:, None]
+        return LocalCurve(total, weight, (weight.amax(-1) >= per_step) & inside)
 
     def contrastive_loss(self, curve: SynchronyCurve, true_lag: Tensor) -> Tensor:
         """Cross-entropy of the true lag among all lags of the same clip and the zero lag of the other clips.

@@ -14,7 +14,7 @@ import torch
 
 from avdetect.batch import collate
 from avdetect.forgeries.desync import shift, swapped
-from avdetect.fusion import FusionModel
+from avdetect.network import FusionNetwork
 from avdetect.pooling import ClipEvidence
 from avdetect.prepared import PreparedClip
 from avdetect.types import Claim, Floats, Item, Window
@@ -36,7 +36,7 @@ class Score:
 
 
 def score_windows(
-    model: FusionModel, windows: Sequence[Window], claims: Iterable[Claim]
+    model: FusionNetwork, windows: Sequence[Window], claims: Iterable[Claim]
 ) -> dict[Claim, tuple[float, float | None]]:
     """Logit and sound offset of one clip's windows, for those of `claims` that can be assessed."""
     evidence = ClipEvidence()
@@ -54,7 +54,7 @@ def score_windows(
     return found
 
 
-def validate(model: FusionModel, clips: Sequence[PreparedClip]) -> list[Score]:
+def validate(model: FusionNetwork, clips: Sequence[PreparedClip]) -> list[Score]:
     """Scores of all claims on all clips that are labelled for them."""
     model.eval()
     scores = []
@@ -69,7 +69,7 @@ def validate(model: FusionModel, clips: Sequence[PreparedClip]) -> list[Score]:
     return scores + list(validate_sync(model, clips))
 
 
-def validate_sync(model: FusionModel, clips: Sequence[PreparedClip]) -> Iterator[Score]:
+def validate_sync(model: FusionNetwork, clips: Sequence[PreparedClip]) -> Iterator[Score]:
     """Sync scores of clips known to be in sync, true and made wrong."""
     claim = Claim.LIP_SYNC_MISMATCH
     talkers = [

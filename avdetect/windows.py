@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avdetect.ahead import ahead
 from avdetect.errors import MediaError
 from avdetect.faces import FaceFinder, crop_face, crop_mouth
 from avdetect.media import frames, open_clip
@@ -33,6 +35,8 @@ from avdetect.types import (
     Window,
 )
 
+DECODED_AHEAD = 4
+"""Frames that are decoded while faces are looked for in an earlier one."""
 MIN_FOUND = 0.4
 """A track takes part in a window in which its face was found in at least this share of frames."""
 
@@ -68,7 +72,8 @@ class _Seen:
 class Prepared:
     """Windows of one clip, to be walked through once; what is known at the end stands beside them.
 
-    `tracks` and `warnings` are complete, and `seconds` (stage -> seconds spent) final, once the windows are through.
+    `tracks` and `warnings` are complete, and `seconds` (stage -> seconds spent or waited) final, once the windows are
+    through. Where speech is still being looked for, `listening` is set, and `speech` once the first window is out.
     """
 
     clip: Clip
@@ -78,6 +83,7 @@ class Prepared:
     tracks: list[TrackSummary] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "faces": 0.0})
+    listening: Future[SpeechReport] | None = None
 
     def __iter__(self) -> Iterator[Window]:
         total = max(1, round(self.clip.duration * FRAME_RATE))
@@ -104,7 +110,7 @@ class Prepared:
                 finder.close()  # its models are not freed otherwise
 
     def _follow(self, tracker: FaceTracker, seen: dict[int, dict[int, _Seen]]) -> Iterator[int]:
-        source = frames(self.clip, warnings=self.warnings)
+        source = ahead(frames(self.clip, warnings=self.warnings), DECODED_AHEAD)
         clock = time.perf_counter()
         for frame in source:
             clock = self._spend("decode", clock)
@@ -121,11 +127,17 @@ class Prepared:
         self.seconds[stage] += now - since
         return now
 
+    def _listen(self) -> None:
+        """Waits for the speech."""
+        if self.listening is not None:
+            self.speech, self.listening = self.listening.result(), None
+
     def _windows(self, first: int, length: int, seen: dict[int, dict[int, _Seen]]) -> Iterator[Window]:
         """One window per face that is there for long enough; without one, a window of sound alone."""
         start, end = first / FRAME_RATE, (first + length) / FRAME_RATE
         sound = Window(start, end)
         if self.clip.waveform is not None:
+            self._listen()
             segments = self.speech.segments if self.speech else ()
             sound = replace(
                 sound,
@@ -197,18 +209,23 @@ def prepare(
     finder: FaceFinder | None = None,
     *,
     audio_path: Path | str | None = None,
+    background: Executor | None = None,
 ) -> Prepared:
     """The windows of a media file. MediaError where it cannot be read at all.
 
     `finder` may be shared between clips, so that its models are loaded once. With `audio_path` the sound is that
-    of the other file, from its start, as long as the picture lasts.
+    of the other file, from its start, as long as the picture lasts. With `background` speech is looked for there,
+    while the picture is being read.
     """
     began = time.perf_counter()
     clip = open_clip(Path(path))
     if audio_path is not None:
         clip = _with_sound(clip, open_clip(audio_path))
-    speech = speech_segments(clip.waveform) if clip.waveform is not None else None
-    prepared = Prepared(clip, speech, settings or WindowSettings(), finder, warnings=list(clip.warnings))
+    prepared = Prepared(clip, None, settings or WindowSettings(), finder, warnings=list(clip.warnings))
+    if clip.waveform is not None and background is not None:
+        prepared.listening = background.submit(speech_segments, clip.waveform)
+    elif clip.waveform is not None:
+        prepared.speech = speech_segments(clip.waveform)
     prepared.seconds["decode"] += time.perf_counter() - began
     return prepared
 

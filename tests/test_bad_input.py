@@ -321,7 +321,6 @@ SPOILT: list[tuple[str, Callable[[Path], object], str]] = [
     ("hop", lambda m: edit(m, window={"hop": float("nan")}), "hop = nan is not a number"),
     ("limits", lambda m: edit(m, thresholds=limits(0.9, 0.5)), "low = 0.9 is not a number from 0 to 0.5"),
     ("scale", lambda m: edit(m, calibration={}, claims=[]), "claims = [] is not a table"),
-    ("quant", lambda m: edit(m, quantization_config={"quant_method": "gptq"}), "cannot be loaded"),
 ]
 
 

@@ -20,6 +20,7 @@ from commands import PORTRAIT, call, command, detector, environment, parsed, por
 
 from avdetect import Detector, hub, outputs
 from avdetect.__main__ import COMMANDS, main
+from avdetect.loading import load_network
 from avdetect.types import CLAIMS, ClaimResult, ModelInfo, Outcome, Status, Verdict
 
 
@@ -147,7 +148,7 @@ def test_text_is_for_people(folder: Path) -> None:
 
 
 def test_several_clips_share_one_load_of_the_model(folder: Path) -> None:
-    with patch.object(hub, "load", wraps=hub.load) as load:
+    with patch("avdetect.detect.load_network", wraps=load_network) as load:
         answer = call(*[folder / "voice.wav"] * 3, "--model", hub.find("base"), "--json", "-")
     assert load.call_count == 1 and len(answer.verdicts) == 3
     assert len({verdict["score"] for verdict in answer.verdicts}) == 1

@@ -24,7 +24,9 @@ import avdetect
 from avdetect import Detector, hub
 from avdetect.detect import LONGEST_CURVE, claim_result, overall, probability, read_score
 from avdetect.errors import ConfigError, ModelError
-from avdetect.fusion import FusionConfig, FusionModel, FusionOutput
+from avdetect.fusion import FusionConfig, FusionModel
+from avdetect.loading import load_network
+from avdetect.network import FusionNetwork, FusionOutput
 from avdetect.pooling import MAX_PICTURED, MIN_OVERLAP_STEPS, ClipEvidence, Pooled, TrackEvidence
 from avdetect.report import json_schema, to_dict, to_html, to_text
 from avdetect.types import CLAIMS, Claim, ClaimResult, Outcome, Status, Verdict, Window
@@ -159,11 +161,11 @@ def test_what_cannot_be_read_is_a_verdict(tmp_path: Path) -> None:
 
 def test_the_model_is_loaded_once_and_only_when_needed(tmp_path: Path) -> None:
     clip = make_audio(tmp_path / "voice.wav", voice(1.5))
-    with patch.object(hub, "load", wraps=hub.load) as load:
+    with patch("avdetect.detect.load_network", wraps=load_network) as load:
         fresh = Detector.from_pretrained()
         assert fresh.detect(tmp_path / "nothing.mp4").error and load.call_count == 0
         assert fresh.detect(clip).score == fresh.detect(clip).score
-        assert load.call_count == 1 and isinstance(fresh.model, FusionModel)
+        assert load.call_count == 1 and isinstance(fresh.model, FusionNetwork)
 
 
 def test_a_load_that_fails_in_the_background_is_told_at_the_clip(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_a_model_without_a_claim_says_so(talking: Path) -> None:
     streams = {"voice": {"encoder": "lcnn", "options": {"width": 8, "dim": 16, "bands": 32}}}
     model = FusionModel(FusionConfig(streams=streams, claims={"voice_cloning": ["voice"]}, dim=16))
     other = Detector.from_pretrained()
-    with patch.object(hub, "load", lambda *_: model.eval()):
+    with patch("avdetect.detect.load_network", lambda *_: model.eval()):
         found = other.detect(talking)
     assert found.claims[VOICE].status is Status.ASSESSED
     assert found.claims[FACE].reason == found.claims[SYNC].reason == "this model does not answer it"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,18 @@ import torch
 from torch import Tensor
 
 from avdetect.batch import LIPS
-from avdetect.errors import ConfigError
-from avdetect.fusion import STEP_RATE, FusionConfig, FusionModel, FusionOutput, resample_steps, soft_maximum
+from avdetect.errors import ConfigError, ModelError
+from avdetect.fusion import FusionConfig, FusionModel
+from avdetect.fusion_layers import resample_steps, soft_maximum
+from avdetect.fusion_settings import STEP_RATE
+from avdetect.loading import load_network
+from avdetect.network import FusionNetwork, FusionOutput
 from avdetect.types import CLAIMS, Claim, EncoderOutput
 
 FACE, VOICE, SYNC = (
     CLAIMS.index(claim) for claim in (Claim.FACE_MANIPULATION, Claim.VOICE_CLONING, Claim.LIP_SYNC_MISMATCH)
 )
+SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "sample_late.mp4"
 SMALL = {"width": 8, "dim": 16}
 STREAMS: dict[str, dict[str, Any]] = {
     "voice": {"encoder": "lcnn", "options": {**SMALL, "bands": 32}},
@@ -75,7 +82,7 @@ def model() -> FusionModel:
     return make_model()
 
 
-def run(model: FusionModel, **batch: Tensor) -> FusionOutput:
+def run(model: FusionNetwork, **batch: Tensor) -> FusionOutput:
     with torch.no_grad():
         output: FusionOutput = model(**batch)
     return output
@@ -149,7 +156,7 @@ def test_a_longer_row_beside_it_changes_nothing(model: FusionModel) -> None:
         joined[name] = torch.cat([row, value])
     alone, among = run(model, **short), run(model, **joined)
     torch.testing.assert_close(among.clip_logits[0], alone.clip_logits[0], rtol=1e-4, atol=1e-4)
-    assert not among.step_mask[0, 10:, [FACE, VOICE]].any()
+    assert not among.step_mask[0, 10:].any()
 
 
 def test_sound_without_speech_is_no_evidence_on_the_voice(model: FusionModel) -> None:
@@ -347,6 +354,7 @@ def test_comes_back_bit_equal_from_its_folder(model: FusionModel, tmp_path: Path
             {"streams": {"face": STREAMS["face"]}, "claims": {"lip_sync_mismatch": ["sync"]}},
             "'lips' with 'speech'",
         ),
+        ({"fusion": "atention"}, "no fusion is called 'atention'; did you mean 'attention'"),
         (
             {"streams": {"voice": {"encoder": "lcn"}}, "claims": {}},
             "no encoder is called 'lcn'; did you mean 'lcnn'",
@@ -357,3 +365,204 @@ def test_a_configuration_that_cannot_be_is_refused(settings: dict[str, Any], mes
     with pytest.raises(ConfigError, match=message) as error:
         make_model(**settings)
     assert "\n" not in str(error.value)
+
+
+# --- streams read together ----------------------------------------------------------------------------------------
+
+JOINT = {
+    "face_manipulation": ["face", "lips"],
+    "voice_cloning": ["voice", "speech"],
+    "lip_sync_mismatch": ["sync", "lips", "speech"],
+}
+
+
+def make_joint(streams: Mapping[str, Any] = STREAMS, **settings: Any) -> FusionModel:
+    """An attention whose answers differ widely from step to step, so that a leak shows."""
+    model = make_model(streams, **{"fusion": "attention", "claims": JOINT, **settings})
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.attention.named_parameters():
+            if name.startswith(("stream", "claim")):
+                parameter.copy_(torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module")
+def joint() -> FusionModel:
+    return make_joint()
+
+
+def test_attention_answers_all_claims(joint: FusionModel) -> None:
+    output = run(joint, **make_batch())
+    assert output.step_logits.shape == (2, 15, 3) and output.step_logits.isfinite().all()
+    assert output.claim_mask.all() and not hasattr(joint, "heads")
+    assert output.step_logits.std(1).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kinds", "evidence"),
+    [
+        (("audio",), {VOICE}),
+        (("face",), {FACE}),
+        (("mouth",), {FACE}),
+        (("mouth", "face"), {FACE}),
+        (("audio", "face"), {VOICE, FACE}),
+        (("audio", "mouth"), {FACE, VOICE, SYNC}),
+    ],
+)
+def test_attention_takes_any_subset(joint: FusionModel, kinds: tuple[str, ...], evidence: set[int]) -> None:
+    output = run(joint, **only(make_batch(), *kinds))
+    assert {claim for claim in range(3) if output.claim_mask[0, claim]} == evidence
+    assert not output.clip_logits[0, [c for c in range(3) if c not in evidence]].any()
+
+
+def test_a_stream_that_is_all_masked_changes_nothing(joint: FusionModel) -> None:
+    """The face is there for the other row alone: this row's answers are those of a batch without any face."""
+    batch = make_batch()
+    absent = without_row(batch, 0, "face")
+    beside, alone = run(joint, **absent), run(joint, **only(batch, "audio", "mouth"))
+    assert not torch.allclose(run(joint, **batch).step_logits[0, :, FACE], alone.step_logits[0, :, FACE])
+    torch.testing.assert_close(beside.step_logits[0], alone.step_logits[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(beside.clip_logits[0], alone.clip_logits[0], rtol=1e-4, atol=1e-5)
+
+
+def test_attention_reads_no_padding(joint: FusionModel) -> None:
+    short, long = make_batch(1, 2.0), make_batch(1, 4.0, seed=1)
+    joined = {}
+    for name, value in long.items():
+        row = short[name]
+        if value.ndim > 1:
+            padding = value.new_zeros(1, value.shape[1] - row.shape[1], *value.shape[2:])
+            row = torch.cat([row, padding], 1)
+        joined[name] = torch.cat([row, value])
+    alone, among = run(joint, **short), run(joint, **joined)
+    torch.testing.assert_close(among.clip_logits[0], alone.clip_logits[0], rtol=1e-4, atol=1e-4)
+    assert not among.step_mask[0, 10:].any()
+
+
+@pytest.mark.parametrize(("claim", "kind"), [(VOICE, "face"), (VOICE, "mouth"), (FACE, "audio")])
+def test_attention_of_a_claim_reads_its_own_streams_only(joint: FusionModel, claim: int, kind: str) -> None:
+    batch, other = make_batch(), make_batch(seed=7)
+    changed = {**batch, **only(other, kind)}
+    torch.testing.assert_close(
+        run(joint, **changed).clip_logits[:, claim],
+        run(joint, **batch).clip_logits[:, claim],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    reader = {"face": FACE, "mouth": FACE, "audio": VOICE}[kind]
+    assert not torch.allclose(
+        run(joint, **changed).clip_logits[:, reader], run(joint, **batch).clip_logits[:, reader]
+    )
+
+
+def test_attention_looks_across_streams(joint: FusionModel) -> None:
+    """What the mouth says changes how the face is read: the answer is no sum of two."""
+    batch = make_batch()
+    both, face, mouth = (
+        run(joint, **only(batch, *kinds)).step_logits[..., FACE]
+        for kinds in (("face", "mouth"), ("face",), ("mouth",))
+    )
+    assert not torch.allclose(both, face, atol=1e-3)
+    assert not torch.allclose(both - face, mouth, atol=1e-3)
+
+
+def test_attention_learns_nothing_from_an_unknown_label() -> None:
+    model, batch = make_joint(), make_batch()
+    model(**batch, labels=labelled([[None, 1.0, None], [None, 0.0, None]])).loss.backward()
+    taught = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    streams = {n.split(".")[1] for n in taught if n.startswith("encoders.")}
+    assert streams == {"voice", "speech"}
+    projected = {n.split(".")[2] for n in taught if n.startswith("attention.project.")}
+    assert projected == {"voice", "speech"}
+    assert model.attention.evidence.weight.grad[VOICE].any()
+    assert not model.attention.evidence.weight.grad[[FACE, SYNC]].any()
+
+
+def test_one_batch_of_partial_labels_teaches_every_claim() -> None:
+    """A silent row with a face label, a row of sound with a voice label, a row with both in sync."""
+    model = make_joint().train()
+    batch = without_row(without_row(without_row(make_batch(3), 0, "audio"), 1, "face"), 1, "mouth")
+    labels = labelled([[1.0, None, None], [None, 1.0, None], [0.0, 0.0, 0.0]])
+    model(**batch, labels=labels, true_lag=torch.tensor([float("nan"), float("nan"), 0.0])).loss.backward()
+    grad = model.attention.evidence.weight.grad
+    assert grad[[FACE, VOICE, SYNC]].abs().sum(1).min() > 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_attention_hides_streams_in_training_but_never_all() -> None:
+    model = make_joint(stream_dropout=0.9, dropout=0.0)
+    batch = only(make_batch(8), "audio")
+    whole = run(model, **batch)
+    hidden = run(model.train(), **batch)
+    assert hidden.claim_mask[:, VOICE].all()
+    moved = (hidden.step_logits[..., VOICE] - whole.step_logits[..., VOICE]).abs().amax(1)
+    assert (moved > 1e-3).any()
+
+
+def test_attention_pools_a_clip_as_it_pools_a_window(joint: FusionModel) -> None:
+    output = run(joint, **make_batch(1))
+    pooled = joint.pool_sync(output.step_logits[0, :, SYNC], output.curve[0], output.curve_weight[0])
+    assert pooled == pytest.approx(float(output.clip_logits[0, SYNC]), abs=1e-5)
+
+
+def test_attention_can_be_trained() -> None:
+    settings = {"fusion": "attention", "claims": JOINT, "dropout": 0.0, "stream_dropout": 0.0}
+    model, batch = make_model(**settings), make_batch()
+    labels = labelled([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
+    optimiser = torch.optim.Adam(model.attention.parameters(), 1e-2)
+    losses = []
+    for _ in range(15):
+        optimiser.zero_grad()
+        loss = model(**batch, labels=labels).loss
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+# --- without transformers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fusion", ["evidence", "attention"])
+def test_the_plain_network_reads_what_training_wrote(fusion: str, tmp_path: Path) -> None:
+    model = make_model(fusion=fusion)
+    model.save_pretrained(tmp_path)
+    network = load_network(tmp_path)
+    assert not isinstance(network, FusionModel) and not network.training
+    one, other = model.state_dict(), network.state_dict()
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    batch = make_batch()
+    plain, wrapped = run(network, **batch), run(model, **batch)
+    assert torch.equal(plain.clip_logits, wrapped.clip_logits)
+    assert torch.equal(plain.step_logits, wrapped.step_logits)
+    assert network.config.claims == CLAIM_STREAMS and network.config.fusion == fusion
+
+
+def test_half_precision_weights_are_read_in_single(tmp_path: Path) -> None:
+    make_model().half().save_pretrained(tmp_path)
+    assert {p.dtype for p in load_network(tmp_path).parameters()} == {torch.float32}
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    make_model().save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"dim": 16,\n  "dropout"', '"dim": 32,\n  "dropout"'))
+    with pytest.raises(ModelError, match=r"do not fit config\.json, the first is 'heads\.face") as error:
+        load_network(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_scoring_a_clip_imports_no_transformers(tmp_path: Path) -> None:
+    """Its import takes longer than a short clip."""
+    script = (
+        "import sys\n"
+        "from avdetect.__main__ import main\n"
+        "code = main([sys.argv[1], '--quiet'])\n"
+        "heavy = {'transformers', 'accelerate', 'sklearn', 'pandas', 'torch.distributed.tensor'} & sys.modules.keys()\n"
+        "print(code, sorted(heavy))\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script, str(SAMPLE)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert answer.stdout == "0 []\n", answer.stderr

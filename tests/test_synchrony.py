@@ -129,7 +129,8 @@ def test_local_logits_follow_the_clip() -> None:
     speech = torch.cat([mouth[:200], unit(200, DIM, seed=5)])
     sync = Synchrony(LAGS)
     curve = compare(output(mouth), output(speech))
-    logits, valid = sync.local_logits(curve, 80, 5.0, reach=25)
+    local = sync.around(curve, 80, 5.0, reach=25)
+    logits, valid = sync.logit(local.total, local.weight), local.present
     assert logits.shape == valid.shape == (1, 80) and valid.all()
     first, second = logits[0, 6:30], logits[0, 50:74]
     assert (first.mean() - second.mean()).abs() > 3 * first.std()
@@ -140,7 +141,7 @@ def test_local_logits_are_absent_where_nothing_can_be_compared() -> None:
     found = torch.ones(1, 400, dtype=torch.bool)
     found[0, 200:] = False
     curve = compare(output(mouth), output(mouth), found=found)
-    _, valid = Synchrony(LAGS).local_logits(curve, 80, 5.0, reach=25)
+    valid = Synchrony(LAGS).around(curve, 80, 5.0, reach=25).present
     assert valid[0, :40].all() and not valid[0, 46:].any()
 
 
@@ -185,7 +186,8 @@ def test_empty_and_silent_rows_give_finite_gradients() -> None:
         EncoderOutput(speech, torch.tensor([STEPS, STEPS, STEPS]), FRAME_RATE),
         None,
     )
-    local, valid = sync.local_logits(curve, 20, 5.0)
+    around = sync.around(curve, 20, 5.0)
+    local, valid = sync.logit(around.total, around.weight), around.present
     loss = (
         sync.contrastive_loss(curve, torch.zeros(3))
         + sync.logit(curve.total, curve.weight).sum()

@@ -1,0 +1,61 @@
+"""A network from a model folder, ready to score: safetensors into plain PyTorch, without transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avdetect.errors import AvdetectError, ModelError
+
+if TYPE_CHECKING:
+    from avdetect.network import FusionNetwork
+
+
+def load_network(folder: Path, device: str = "cpu") -> FusionNetwork:
+    """The network of a model folder (see `hub.find`), in single precision, in eval mode.
+
+    ModelError where the weights don't fit its config.
+    """
+    from safetensors import SafetensorError
+
+    # What a strange config.json makes PyTorch raise.
+    unusable = (
+        *(SafetensorError, AvdetectError, OSError, RuntimeError, TypeError, ValueError, LookupError),
+        *(AttributeError, AssertionError, ArithmeticError, ImportError, MemoryError),
+    )
+    try:
+        network, unfit = _read(folder)
+    except unusable as error:
+        raise ModelError(
+            f"{folder}: the weights cannot be loaded ({_first_line(error)}); copy or train the model again"
+        ) from error
+    if unfit:
+        raise ModelError(
+            f"{folder}: the weights cannot be loaded ({len(unfit)} do not fit config.json, the first is "
+            f"'{unfit[0]}'); copy or train the model again"
+        )
+    return network.float().eval().to(device)
+
+
+def _read(folder: Path) -> tuple[FusionNetwork, list[str]]:
+    """The network, and the names of weights that are missing, one too many or of another shape."""
+    from safetensors.torch import load_file
+
+    from avdetect.fusion_settings import FusionSettings
+    from avdetect.network import FusionNetwork
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    network = FusionNetwork(FusionSettings.from_config(config))
+    given, wanted = load_file(folder / "model.safetensors"), network.state_dict()
+    unfit = given.keys() ^ wanted.keys()
+    unfit |= {name for name in given.keys() & wanted.keys() if given[name].shape != wanted[name].shape}
+    if not unfit:
+        network.load_state_dict(given)
+    return network, sorted(unfit)
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, on one line of bearable length."""
+    text = " ".join(str(error).split("\n\n")[0].split())
+    return text[:200] or type(error).__name__
