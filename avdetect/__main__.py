@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 INTERRUPTED, NO_READER = 130, 141
 """Exit codes as of a process that SIGINT or SIGPIPE ended."""
-COMMANDS = ("train", "evaluate", "data", "forge")
+COMMANDS = ("train", "evaluate", "data", "forge", "gmm", "models")
 
 DESCRIPTION = """\
 Was a face manipulated, was a voice cloned, do lips and speech belong together?
@@ -33,6 +33,8 @@ Was a face manipulated, was a voice cloned, do lips and speech belong together?
   python -m avdetect evaluate ...       measure scores or a model  (evaluate --help)
   python -m avdetect data ...           index and check data sets  (data --help)
   python -m avdetect forge CLIP... --out DIR   labelled fakes from real clips  (forge --help)
+  python -m avdetect gmm train|score ...       the LFCC-GMM baseline for voices  (gmm --help)
+  python -m avdetect models list|inspect|convert   models and checkpoints     (models --help)
 """
 
 EPILOG = """\
@@ -101,15 +103,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> Callable[[], int]:
     if arguments and arguments[0] in COMMANDS:
         name, rest = arguments[0], arguments[1:]
-        return {"train": _train, "evaluate": _evaluate, "data": _data, "forge": _forge}[name](rest)
+        commands = {"train": _train, "evaluate": _evaluate, "data": _data}
+        commands |= {"forge": _forge, "gmm": _gmm, "models": _models}
+        return commands[name](rest)
     args = _parser().parse_args(arguments)
     return lambda: _detect(args)
 
 
 def _say(message: str) -> None:
+    from avdetect.processes import is_main
     from avdetect.wording import printable
 
-    if sys.stderr is not None:  # print() would take standard output instead
+    if sys.stderr is not None and is_main():  # print() would take standard output instead
         print(f"avdetect: {printable(message)}", file=sys.stderr)
 
 
@@ -178,38 +183,17 @@ def _verdict(detector: Detector, clip: str, progress: Callable[[float], None] | 
 
 
 def _train(arguments: list[str]) -> Callable[[], int]:
-    parser = argparse.ArgumentParser(
-        "avdetect train",
-        description="Trains a fusion model from a recipe (TOML) on a manifest; the run folder holds the model, its "
-        "card and its curves.",
-        epilog="example: python -m avdetect train base data.manifest=corpus/manifest.csv training.steps=500",
-    )
-    parser.add_argument(
-        "recipe", metavar="RECIPE", help="a .toml file, or the name of a shipped recipe (base)"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings to change, as section.key=value"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
-    parser.add_argument(
-        "--fold",
-        type=int,
-        metavar="K",
-        help="run only this one of training.folds, from 0; the run itself reads it",
-    )
-    args = parser.parse_intermixed_args(arguments)
+    from avdetect.train_cli import run, train_parser
 
-    def run() -> int:
-        from avdetect.config import find_recipe
+    args = train_parser().parse_intermixed_args(arguments)
+    return lambda: run(args)
 
-        recipe = find_recipe(args.recipe)
-        from avdetect.train import train
 
-        folder = train(recipe, args.overrides, resume=args.resume, fold=args.fold)
-        print(folder / "model" if args.fold is None else folder)
-        return 0
+def _models(arguments: list[str]) -> Callable[[], int]:
+    from avdetect.models_cli import models_parser, run
 
-    return run
+    args = models_parser().parse_args(arguments)
+    return lambda: run(args)
 
 
 def _evaluate(arguments: list[str]) -> Callable[[], int]:
@@ -236,6 +220,13 @@ def _forge(arguments: list[str]) -> Callable[[], int]:
     from avdetect.forge_cli import forge_parser, run
 
     args = forge_parser().parse_args(arguments)
+    return lambda: run(args)
+
+
+def _gmm(arguments: list[str]) -> Callable[[], int]:
+    from avdetect.gmm_cli import gmm_parser, run
+
+    args = gmm_parser().parse_args(arguments)
     return lambda: run(args)
 
 

@@ -1,33 +1,25 @@
-"""Training: a TOML recipe and a manifest in, a run folder with a model, its numbers and its card out.
-
-The loop is transformers' Trainer; what is ours is the data (an index is an example, so a resumed run sees the same
-ones), the validation (whole clips, per claim) and what is written down about a run.
-"""
+"""Training: a TOML recipe and a manifest in, a run folder with a model, its numbers and its card out."""
 
 from __future__ import annotations
 
 import avdetect.compat  # noqa: F401  (must stand before transformers)
 
 # isort: split
+import copy
 import difflib
 import inspect
 import json
-import os
-import platform
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
-from avdetect import metrics
 from avdetect.calibration import calibrate
+from avdetect.checkpoints import newest, processes_of
 from avdetect.config import read_config
 from avdetect.errors import ConfigError
 from avdetect.folds import deal, read_scores, write_scores
@@ -37,68 +29,39 @@ from avdetect.manifest import read_manifest
 from avdetect.model_card import probes_of, write_calibration, write_card, write_curves
 from avdetect.prepared import PreparedClip, prepare_all
 from avdetect.probes import without
+from avdetect.processes import by_main, is_main, join
 from avdetect.progress import track
 from avdetect.recipe import DataSettings, TrainConfig
-from avdetect.recordings import ExampleSet, collate_examples, recordings_of
-from avdetect.types import CLAIMS, Item, Split
-from avdetect.validation import Score, arrays, validate
+from avdetect.run_folder import begin, check_same, difference_to, write_facts
+from avdetect.starts import start
+from avdetect.trainer import ClaimTrainer, make_trainer
+from avdetect.types import Item, Split
+from avdetect.validation import Score, validate
 from avdetect.windows import WindowSettings
 
 
-class ClaimTrainer(Trainer):
-    """Trainer that draws batches in order and validates whole clips."""
-
-    def __init__(self, *args: Any, clips: Sequence[PreparedClip], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.clips = clips
-
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> torch.utils.data.Sampler[int]:
-        assert isinstance(self.train_dataset, ExampleSet)
-        return torch.utils.data.SequentialSampler(self.train_dataset)
-
-    @property
-    def fusion_model(self) -> FusionModel:
-        """The model without what accelerate wraps around it."""
-        model = self.accelerator.unwrap_model(self.model)
-        assert isinstance(model, FusionModel)
-        return model
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """AUC and EER per claim on the validation clips, and the mean AUC as `eval_score`."""
-        began = time.perf_counter()
-        results = {
-            f"eval_{name}": value for name, value in validation_metrics(self.fusion_model, self.clips).items()
-        }
-        results["eval_runtime"] = time.perf_counter() - began
-        self.log(results)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
-        return results
-
-
-def validation_metrics(model: FusionModel, clips: Sequence[PreparedClip]) -> dict[str, float]:
-    """AUC and EER per claim, and their mean AUC as `score`."""
-    model.eval()
-    scores, results = validate(model, clips), {}
-    for claim in CLAIMS:
-        logits, fake = arrays(scores, claim)
-        if len(set(fake.tolist())) == 2:
-            results[f"{claim.value}_auc"] = metrics.auc(logits, fake)
-            results[f"{claim.value}_eer"] = metrics.eer(logits, fake)
-    values = [value for name, value in results.items() if name.endswith("_auc")]
-    results["score"] = float(np.mean(values)) if values else 0.0
-    return results
-
-
 def load_clips(items: Sequence[Item], data: DataSettings, label: str) -> list[PreparedClip]:
-    """Prepared clips of the items; those that cannot be read are told on stderr and left out."""
+    """Prepared clips of the items; those that cannot be read are told on stderr and left out.
+
+    The main process prepares them, the others find them prepared.
+    """
     settings = WindowSettings(data.window, data.window)
     clips = []
-    for clip in track(prepare_all(items, data.cache, settings), f"preparing {label}", len(items)):
-        if clip.reason:
-            print(f"left out: {clip.reason}", file=sys.stderr)
-        elif clip.windows:
-            clips.append(without(clip, data.hide))
+    with join().main_process_first():
+        workers = None if is_main() else 1
+        found = prepare_all(items, data.cache, settings, workers)
+        for clip in track(found, f"preparing {label}", len(items)) if is_main() else found:
+            if clip.reason and is_main():
+                print(f"left out: {clip.reason}", file=sys.stderr)
+            elif clip.windows:
+                clips.append(without(clip, data.hide))
     return clips
+
+
+def without_left_out(items: Sequence[Item], names: Sequence[str]) -> list[Item]:
+    """The items whose paths end in none of `names`."""
+    ends = tuple(f"/{name.lstrip('/')}" for name in names)
+    return [item for item in items if not (ends and item.path.absolute().as_posix().endswith(ends))]
 
 
 def of_splits(items: Sequence[Item], splits: Sequence[str]) -> list[Item]:
@@ -121,22 +84,52 @@ def build_model(config: TrainConfig) -> FusionModel:
                 "[model] and training.start are both set: a started model keeps its own settings"
             )
         model = load(config.training.start)
-        model.config.name, model.config.version = config.name, config.version
-        return _channels_last(model)
+        return _named(model, config)
     known = [name for name in inspect.signature(FusionConfig).parameters if name != "kwargs"]
     for name in config.model:
-        if name not in known:  # transformers would keep it, unread
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"[model]: unknown setting '{name}'; {hint}")
-    settings = FusionConfig(**config.model)
-    settings.name, settings.version = config.name, config.version
-    return _channels_last(FusionModel(settings))
+        _check_known(name, known, "[model]")  # transformers would keep it, unread
+    settings = copy.deepcopy(config.model)
+    begun = take_weights(settings.get("streams"))
+    model = FusionModel(FusionConfig(**settings))
+    starts = {
+        name: start(model.encoders[name], settings["streams"][name]["encoder"], path)
+        for name, path in begun.items()
+    }
+    if starts:
+        vars(model.config).update(starts=starts)
+    return _named(model, config)
 
 
-def _channels_last(model: FusionModel) -> FusionModel:
-    """The same model; the 2-D convolutions of small encoders run faster on a CPU so."""
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # transformers narrows the signature
+def take_weights(streams: Any) -> dict[str, Path]:
+    """Where the streams of [model] begin, taken out of their tables; ConfigError for what no stream can have."""
+    begun = {}
+    for name, stream in streams.items() if isinstance(streams, dict) else ():
+        if not isinstance(stream, dict):
+            continue  # FusionConfig tells what is wrong with it
+        for key in stream:
+            _check_known(key, ("encoder", "options", "weights"), f"[model.streams.{name}]")
+        weights = stream.pop("weights", None)
+        if weights is not None and not isinstance(weights, str):
+            raise ConfigError(f"[model.streams.{name}]: weights = {weights!r} is not a file or folder")
+        if weights is not None:
+            begun[name] = Path(weights)
+    return begun
+
+
+def _check_known(name: str, known: Sequence[str], where: str) -> None:
+    """ConfigError, with the nearest known name, for a setting that nobody would read."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"{where}: unknown setting '{name}'; {hint}")
+
+
+def _named(model: FusionModel, config: TrainConfig) -> FusionModel:
+    """The same model, named as the recipe says; the 2-D convolutions of small encoders run faster on a CPU so."""
+    vars(model.config).update(name=config.name, version=config.version)
+    for weight in model.parameters():
+        if weight.ndim == 4:  # there is no such order for the 3-D convolutions of video networks
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return model
 
 
@@ -146,55 +139,85 @@ def train(
     """Runs a recipe; gives the run folder. With `resume` a run that was cut off goes on from its last checkpoint.
 
     With `fold` only that one of `training.folds` is run, so that several machines can share them; what they have
-    finished is not run again.
+    finished is not run again. Under torchrun every process calls this, and the first one writes.
     """
     config = read_config(TrainConfig, recipe, overrides)
-    folds = config.training.folds
-    if fold is not None and not 0 <= fold < folds:
-        raise ConfigError(f"there is no fold {fold}: training.folds = {folds}, counted from 0")
     run = config.training.out / config.name
-    busy = run / "model" if folds else run
-    if fold is None and busy.exists() and any(busy.iterdir()) and not resume:
-        raise ConfigError(f"{run}: holds a run already; add --resume to go on with it, or give another name=")
+    by_main(lambda: check_start(config, run, resume=resume, fold=fold))
     probes = probes_of([config.training.out / name for name in config.training.probes])
     build_model(config)  # before the clips: what is wrong with it shows at once
-    items = read_manifest(config.data.manifest)
+    items = without_left_out(read_manifest(config.data.manifest), config.data.leave_out)
     train_items, held_items = of_splits(items, config.data.train), of_splits(items, config.data.validate)
     clips = load_clips(train_items, config.data, "training clips")
     held_out = load_clips(held_items, config.data, "validation clips")
-    if folds:
-        wanted = [fold] if fold is not None else range(folds)
-        scores = run_folds(config, recipe, clips + held_out, run, wanted, resume=resume)
+    everything = [*clips, *held_out]
+    job = Job(config, recipe, items, resume)
+    if config.training.folds:
+        wanted = [fold] if fold is not None else range(config.training.folds)
+        scores = run_folds(job, everything, run, wanted)
         if fold is not None:
             return fold_folder(run, fold)
-        trainer = fit(config, recipe, clips + held_out, [], run, resume=resume)
+        trainer = fit(job, everything, [], run)
     else:
-        trainer = fit(config, recipe, clips, held_out, run, resume=resume)
-        scores = validate(trainer.fusion_model.float(), held_out)
-    write_facts(run, config, items)
-    finish(trainer, scores, [clip.item for clip in clips + held_out], run, probes)
+        trainer = fit(job, clips, held_out, run)
+        scores = validate(trainer.fusion_model.float(), held_out) if is_main() else []
+    if is_main():
+        finish(trainer, scores, [clip.item for clip in everything], run, probes)
     return run
 
 
-def fit(
-    config: TrainConfig,
-    recipe: Path,
-    clips: Sequence[PreparedClip],
-    held_out: Sequence[PreparedClip],
-    run: Path,
-    *,
-    resume: bool,
-) -> ClaimTrainer:
+def check_start(config: TrainConfig, run: Path, *, resume: bool, fold: int | None) -> None:
+    """ConfigError where the run can't be begun, or gone on with, in its folder."""
+    folds = config.training.folds
+    if fold is not None and not 0 <= fold < folds:
+        raise ConfigError(f"there is no fold {fold}: training.folds = {folds}, counted from 0")
+    busy = run / "model" if folds else run
+    if fold is None and busy.exists() and any(busy.iterdir()) and not resume:
+        raise ConfigError(f"{run}: holds a run already; add --resume to go on with it, or give another name=")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all folds of a run share."""
+
+    config: TrainConfig
+    recipe: Path
+    items: Sequence[Item]
+    resume: bool
+
+
+def fit(job: Job, clips: Sequence[PreparedClip], held_out: Sequence[PreparedClip], run: Path) -> ClaimTrainer:
     """A model trained on `clips`; the best checkpoint on `held_out`, or the last one where that is empty."""
+    config = job.config
     torch.manual_seed(config.training.seed)
     model = build_model(config)
-    model.config.recipes = [*getattr(model.config, "recipes", []), recipe.stem]
-    model.config.folds = config.training.folds
-    run.mkdir(parents=True, exist_ok=True)
+    recipes = [*getattr(model.config, "recipes", []), job.recipe.stem]
+    vars(model.config).update(recipes=recipes, folds=config.training.folds)
     trainer = make_trainer(model, config, clips, held_out, run)
-    last = get_last_checkpoint(str(run / "checkpoints")) if (run / "checkpoints").is_dir() else None
-    trainer.train(resume_from_checkpoint=last if resume else None)
+    last = by_main(lambda: open_run(job, run))
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return trainer
+
+
+def open_run(job: Job, run: Path) -> Path | None:
+    """Begins a run in its folder, or finds the checkpoint to go on from; ConfigError where that is another run's."""
+    processes = join().num_processes
+    last = None
+    if job.resume and (run / "config.json").exists():
+        check_same(run, job.config)
+        last, remarks = newest(run / "checkpoints")
+        for remark in remarks:
+            print(remark, file=sys.stderr)
+        if last is not None and processes_of(last) != processes:
+            raise ConfigError(
+                f"{last}: was written by {processes_of(last)} process(es), not {processes}: each step would see "
+                "other examples; start as many again"
+            )
+        print(f"{run}: going on {f'from {last.name}' if last else 'from the beginning'}", file=sys.stderr)
+    else:
+        begin(run, job.config)
+    write_facts(run, job.config, job.items, processes)
+    return last
 
 
 def fold_folder(run: Path, fold: int) -> Path:
@@ -202,129 +225,33 @@ def fold_folder(run: Path, fold: int) -> Path:
     return run / "folds" / str(fold)
 
 
-def run_folds(
-    config: TrainConfig,
-    recipe: Path,
-    clips: Sequence[PreparedClip],
-    run: Path,
-    wanted: Sequence[int],
-    *,
-    resume: bool,
-) -> list[Score]:
-    """The wanted folds' scores of the clips that each held out; those that are finished are read."""
+def run_folds(job: Job, clips: Sequence[PreparedClip], run: Path, wanted: Sequence[int]) -> list[Score]:
+    """The wanted folds' scores of the clips that each held out; those that are finished are read.
+
+    Only the main process has scores to give.
+    """
     items = [clip.item for clip in clips]
-    places = deal(items, config.training.folds)
+    places = deal(items, job.config.training.folds)
     scores: list[Score] = []
     for fold in wanted:
         folder = fold_folder(run, fold)
         done = folder / "scores.csv"
-        if not (done.is_file() and _same_config(folder, config)):
+        if not by_main(partial(_is_done, folder, job.config)):
             rest = [clip for clip, place in zip(clips, places, strict=True) if place != fold]
             out = [clip for clip, place in zip(clips, places, strict=True) if place == fold]
-            print(f"fold {fold}: {len(rest)} clips to train on, {len(out)} held out", file=sys.stderr)
-            trainer = fit(config, recipe, rest, [], folder, resume=resume)
-            model = trainer.fusion_model.float().eval()
-            _write_config(folder, config)
-            write_scores(validate(model, out), items, done)
-        scores += read_scores(done, items)
+            if is_main():
+                print(f"fold {fold}: {len(rest)} clips to train on, {len(out)} held out", file=sys.stderr)
+            trainer = fit(job, rest, [], folder)
+            if is_main():
+                write_scores(validate(trainer.fusion_model.float().eval(), out), items, done)
+        if is_main():
+            scores += read_scores(done, items)
     return scores
 
 
-def _same_config(folder: Path, config: TrainConfig) -> bool:
-    """Whether a finished fold was run as this one would be."""
-    path = folder / "config.json"
-    return path.is_file() and path.read_text() == _as_json(config)
-
-
-def _as_json(config: TrainConfig) -> str:
-    return json.dumps(asdict(config), indent=1, default=str) + "\n"
-
-
-def _write_config(run: Path, config: TrainConfig) -> None:
-    (run / "config.json").write_text(_as_json(config))
-
-
-def make_trainer(
-    model: FusionModel,
-    config: TrainConfig,
-    clips: Sequence[PreparedClip],
-    held_out: Sequence[PreparedClip],
-    run: Path,
-) -> ClaimTrainer:
-    """The Trainer of a recipe; the best checkpoint on `held_out` is kept, the last one where that is empty."""
-    t = config.training
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / "tensorboard")
-    arguments = TrainingArguments(
-        output_dir=str(run / "checkpoints"),
-        max_steps=t.steps,
-        per_device_train_batch_size=config.mix.batch,
-        gradient_accumulation_steps=t.accumulate,
-        learning_rate=t.learning_rate,
-        weight_decay=t.weight_decay,
-        warmup_steps=int(t.warmup * t.steps),
-        lr_scheduler_type="cosine",
-        max_grad_norm=t.clip_norm,
-        bf16=t.bf16,
-        use_cpu=not torch.cuda.is_available(),
-        eval_strategy="steps" if held_out else "no",
-        eval_steps=t.evaluate_every,
-        save_strategy="steps",
-        save_steps=t.evaluate_every,
-        save_total_limit=2,
-        load_best_model_at_end=bool(held_out),
-        metric_for_best_model="eval_score",
-        greater_is_better=True,
-        logging_steps=max(1, min(50, t.evaluate_every)),
-        report_to=["tensorboard"],
-        dataloader_num_workers=t.workers,
-        dataloader_persistent_workers=t.workers > 0,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        seed=t.seed,
-        data_seed=t.seed,
-        disable_tqdm=not sys.stderr.isatty(),
-    )
-    examples = ExampleSet(recordings_of(clips), config.mix, t.steps * t.accumulate, t.seed)
-    return ClaimTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=examples,
-        eval_dataset=examples,  # Trainer asks for one; `evaluate` uses the validation clips
-        data_collator=collate_examples,
-        callbacks=[EarlyStoppingCallback(t.patience)] if t.patience else [],
-        clips=held_out,
-    )
-
-
-def write_facts(run: Path, config: TrainConfig, items: Sequence[Item]) -> None:
-    """The recipe as it was run, the environment and the data's fingerprint."""
-    _write_config(run, config)
-    versions = {
-        name: __import__(name).__version__ for name in ("torch", "torchaudio", "transformers", "numpy", "av")
-    }
-    environment = {"python": platform.python_version(), "machine": platform.machine(), **versions}
-    (run / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
-    (run / "data.json").write_text(json.dumps(fingerprint(config.data, items), indent=1) + "\n")
-
-
-def fingerprint(data: DataSettings, items: Sequence[Item]) -> dict[str, Any]:
-    """What says that two runs saw the same data: the manifest's hash, and rows by split and claim."""
-    import hashlib
-
-    counts: dict[str, dict[str, int]] = {}
-    for item in items:
-        row = counts.setdefault(item.split.value if item.split else "none", {})
-        for claim in CLAIMS:
-            known = item.label[claim]
-            name = f"{claim.value}={'unknown' if known is None else int(known)}"
-            row[name] = row.get(name, 0) + 1
-    used = {Split(name) for name in (*data.train, *data.validate)}
-    sources = sorted({item.source for item in items if item.source and item.split in used})
-    return {
-        "sources": sources,
-        "manifest_sha256": hashlib.sha256(data.manifest.read_bytes()).hexdigest(),
-        "rows": counts,
-    }
+def _is_done(folder: Path, config: TrainConfig) -> bool:
+    """Whether a fold is finished, and was run as this one would be."""
+    return (folder / "scores.csv").is_file() and difference_to(folder, config) is None
 
 
 def finish(

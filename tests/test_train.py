@@ -4,131 +4,36 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
-from clips import make_video
-from safetensors.torch import load_file
+from workshop import history, make_workshop, prepare_here, run
 
 from avdetect import hub
 from avdetect.config import build
 from avdetect.errors import ConfigError
-from avdetect.prepared import prepare_cached
 from avdetect.recipe import TrainConfig
-from avdetect.train import ClaimTrainer, build_model, train
+from avdetect.train import build_model
 from avdetect.types import CLAIMS
-
-SAMPLE = Path(__file__).resolve().parents[1] / "data" / "samples" / "sample.mp4"
-SIDE = 256
-RECIPE = """
-name = "tiny"
-[data]
-manifest = "manifest.csv"
-window = 2.0
-[model]
-dim = 16
-lags = 10
-[model.streams]
-voice = {encoder = "spectral_resnet", options = {widths = [4, 8], dim = 8, bands = 32}}
-lips = {encoder = "lip_motion", options = {width = 16, dim = 8, layers = 1}}
-speech = {encoder = "sync_speech", options = {width = 16, dim = 8, layers = 1}}
-face = {encoder = "face_cnn", options = {widths = [4, 8], size = 48}}
-[model.claims]
-face_manipulation = ["face"]
-voice_cloning = ["voice"]
-lip_sync_mismatch = ["sync"]
-[mix]
-voice = 2
-face = 2
-sync = 2
-crops = 2
-shortest = 1.0
-longest = 1.6
-[training]
-steps = 4
-evaluate_every = 2
-learning_rate = 0.01
-bf16 = false
-workers = 0
-"""
-ROWS = """file,split,face_manipulation,voice_cloning,lip_sync_mismatch,method,identity,source
-0.mp4,train,0,0,0,,a,one
-1.mp4,train,1,1,,made,b,two
-2.mp4,val,0,0,0,,c,three
-3.mp4,val,1,1,0,made,d,four
-gone.mp4,val,0,0,0,,e,five
-"""
-
-
-def cut_sample(folder: Path) -> None:
-    """Four small clips of the sample's talking face, two seconds each."""
-    with av.open(str(SAMPLE)) as source:
-        images = [frame.reformat(SIDE, SIDE, "rgb24").to_ndarray() for frame in source.decode(video=0)]
-    with av.open(str(SAMPLE)) as source:
-        resampler = av.AudioResampler("flt", "mono", 16_000)
-        sound = np.concatenate(
-            [part.to_ndarray() for frame in source.decode(audio=0) for part in resampler.resample(frame)], 1
-        )
-    for number, (start, end) in enumerate(pairwise((0, 49, 98, 147, 196))):
-        piece = np.ascontiguousarray(sound[:, start * 640 : end * 640])
-        make_video(folder / f"{number}.mp4", 1.96, size=(SIDE, SIDE), images=images[start:end], audio=piece)
 
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with clips, a manifest and a recipe."""
-    if not SAMPLE.is_file():
-        pytest.skip(f"no sample clip at {SAMPLE} (examples/make_sample.py makes it)")
-    folder = tmp_path_factory.mktemp("workshop")
-    cut_sample(folder)
-    (folder / "manifest.csv").write_text(ROWS)
-    (folder / "tiny.toml").write_text(RECIPE)
-    return folder
+    return make_workshop(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clips are prepared here: starting processes would take longer than all the rest."""
-
-    def prepare_all(items: Any, cache: Path, settings: Any) -> Iterator[Any]:
-        return (prepare_cached(item, cache, settings) for item in items)
-
-    monkeypatch.setattr("avdetect.train.prepare_all", prepare_all)
-
-
-def run(workshop: Path, name: str, *overrides: str, resume: bool = False, fold: int | None = None) -> Path:
-    settings = [
-        f"name={name}",
-        f"data.manifest={workshop / 'manifest.csv'}",
-        f"data.cache={workshop / 'cache'}",
-    ]
-    return train(
-        workshop / "tiny.toml",
-        [*settings, f"training.out={workshop / 'runs'}", *overrides],
-        resume=resume,
-        fold=fold,
-    )
+    monkeypatch.setattr("avdetect.train.prepare_all", prepare_here)
 
 
 @pytest.fixture(scope="module")
 def finished(workshop: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "avdetect.train.prepare_all",
-            lambda items, *settings: (prepare_cached(i, *settings) for i in items),
-        )
+        patch.setattr("avdetect.train.prepare_all", prepare_here)
         return run(workshop, "whole")
-
-
-def history(folder: Path) -> list[dict[str, float]]:
-    rows: list[dict[str, float]] = json.loads((folder / "metrics.json").read_text())
-    return rows
 
 
 def test_a_run_leaves_a_model_and_all_that_is_known_of_it(finished: Path) -> None:
@@ -143,7 +48,9 @@ def test_a_run_leaves_a_model_and_all_that_is_known_of_it(finished: Path) -> Non
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((finished / "tensorboard").rglob("events*"))
     assert json.loads((finished / "config.json").read_text())["training"]["steps"] == 4
-    assert json.loads((finished / "environment.json").read_text())["torch"] == torch.__version__
+    environment = json.loads((finished / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__ and environment["processes"] == 1
+    assert len(environment["code_sha256"]) == 64 and environment["avdetect"]
 
 
 def test_the_model_of_a_run_can_be_used(finished: Path) -> None:
@@ -178,47 +85,6 @@ def test_a_second_run_does_not_write_over_the_first(finished: Path, workshop: Pa
     with pytest.raises(ConfigError, match="holds a run already; add --resume"):
         run(workshop, "whole")
     assert (finished / "model" / "model.safetensors").read_bytes() == before
-
-
-class _KilledError(BaseException):
-    """Stands in for the power going off."""
-
-
-def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
-    finished: Path, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with monkeypatch.context() as patch:
-        original = ClaimTrainer.evaluate
-
-        def evaluate(self: ClaimTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
-            if self.state.global_step > 2:
-                raise _KilledError
-            return original(self, *args, **kwargs)
-
-        patch.setattr(ClaimTrainer, "evaluate", evaluate)
-        with pytest.raises(_KilledError):
-            run(workshop, "cut")
-    assert not (workshop / "runs" / "cut" / "model").exists()
-    assert "left out: " in capsys.readouterr().err  # gone.mp4
-    steps: list[int] = []
-    with monkeypatch.context() as patch:
-        step = ClaimTrainer.training_step
-
-        def training_step(self: ClaimTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
-            steps.append(self.state.global_step)
-            return step(self, *args, **kwargs)
-
-        patch.setattr(ClaimTrainer, "training_step", training_step)
-        resumed = run(workshop, "cut", resume=True)
-    assert steps == [2, 3]
-    one, other = (load_file(f / "model" / "model.safetensors") for f in (finished, resumed))
-    assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(other[name], one[name], rtol=1e-6, atol=1e-7, msg=name)
-    same = ("step", "loss", "eval_score", "learning_rate", "grad_norm")
-    kept = [[{k: row[k] for k in same if k in row} for row in history(f)[:4]] for f in (finished, resumed)]
-    assert kept[0] == kept[1]
-    assert list((resumed / "tensorboard").rglob("events*"))
 
 
 @pytest.mark.parametrize(

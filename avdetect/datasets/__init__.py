@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
+from avdetect import plugins
 from avdetect.errors import DatasetError
 from avdetect.survey import Dataset, Survey
 from avdetect.types import Item
@@ -38,14 +39,22 @@ DATASETS: Mapping[str, str] = {
 
 def load(name: str) -> Dataset:
     """The data set of that name. Raises DatasetError, with the nearest name, where there is none."""
-    if name not in DATASETS:
-        near = get_close_matches(name, DATASETS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(DATASETS)}"
+    dataset = _own(name) if name in DATASETS else plugins.find(plugins.DATASETS, name)
+    if dataset is None:
+        known = [*DATASETS, *plugins.announced(plugins.DATASETS)]
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}"
         raise DatasetError(f"no data set is called '{name}'{hint}")
-    module, attribute = DATASETS[name].split(":")
-    dataset = getattr(import_module(f"{__name__}.{module}"), attribute)
-    assert isinstance(dataset, Dataset)  # a line of the table above that points elsewhere is our own mistake
+    if not isinstance(dataset, Dataset):
+        raise DatasetError(f"'{name}' is no avdetect.survey.Dataset but a {type(dataset).__name__}")
     return dataset
+
+
+def _own(name: str) -> object:
+    """What a line of the table above points to."""
+    module, attribute = DATASETS[name].split(":")
+    found: object = getattr(import_module(f"{__name__}.{module}"), attribute)
+    return found
 
 
 def index(

@@ -1,0 +1,68 @@
+"""`python -m avdetect train`: the arguments of a training run."""
+
+from __future__ import annotations
+
+import argparse
+
+DESCRIPTION = """\
+Trains a fusion model from a recipe (TOML) on a manifest: csv or parquet with train and val rows (see data --help).
+
+The run folder runs/NAME holds the settings (config.json), where and on what it ran (environment.json, data.json),
+checkpoints, TensorBoard events, and at the end metrics.json, curves.png, scores.csv and model/ with its card.
+The best checkpoint on the val rows is kept; with training.folds=K, sources are left out in turn instead.
+"""
+EPILOG = """\
+examples:
+  python -m avdetect train base data.manifest=corpus/manifest.csv training.steps=500
+  python -m avdetect train base data.manifest=corpus/manifest.csv training.steps=500 --resume
+  python -m avdetect train audio-only data.manifest=m.csv 'model.streams.voice={encoder="aasist", weights="AASIST.pth"}'
+  torchrun --nproc-per-node=2 -m avdetect train base data.manifest=corpus/manifest.csv
+  tensorboard --logdir runs
+
+Any setting of the recipe can be given as section.key=value; one that doesn't exist is refused with the nearest name.
+A run that was killed and resumed gives the same weights as one that was not. N processes give what one gives with
+training.accumulate=N, but for the running statistics of batch norms, which are the first process's own.
+"""
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """The arguments of `train`."""
+    parser = argparse.ArgumentParser(
+        "avdetect train",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a .toml file, or the name of a shipped recipe (base)"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to change, as section.key=value"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run that was cut off, from its last whole checkpoint",
+    )
+    parser.add_argument(
+        "--fold",
+        type=int,
+        metavar="K",
+        help="run only this one of training.folds, from 0; the run itself reads it",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; prints the model's folder, or the fold's, on stdout. Raises AvdetectError."""
+    from avdetect.config import find_recipe
+    from avdetect.processes import is_main, leave
+
+    recipe = find_recipe(args.recipe)
+    from avdetect.train import train
+
+    folder = train(recipe, args.overrides, resume=args.resume, fold=args.fold)
+    leave()
+    if is_main():
+        print(folder / "model" if args.fold is None else folder)
+    return 0
