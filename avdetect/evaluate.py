@@ -1,23 +1,41 @@
-"""How well a model does on a labelled manifest: every clip through the whole detector, a row per clip and claim.
+"""How well a model does on labelled clips: every clip through the whole detector, a row per clip and claim.
 
 A clip that cannot be scored is counted, never dropped: coverage stands beside every number. Rows are written as they
-come, so that an evaluation that was cut off goes on where it stopped.
+come, so that an evaluation that was cut off goes on where it stopped, to the same bytes. Scores are calibrated
+probabilities at even odds, so their log-odds are the log-likelihood ratios that Cllr and the actual DCF are defined on.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from avdetect.detect import Detector
-from avdetect.errors import DatasetError
+from avdetect.errors import ConfigError, DatasetError
+from avdetect.intervals import ROUNDS
+from avdetect.localisation import (
+    AR_COUNTS,
+    ClipSegments,
+    Proposal,
+    average_precision_at_iou,
+    average_recall,
+)
+from avdetect.metrics import UndefinedMetricError
 from avdetect.prepared import Cache
+from avdetect.rows import Journal, Row, key_of
+from avdetect.scores import AsvScores
+from avdetect.scoring import Scorer, alone, walk
+from avdetect.spoof_report import attack_tdcfs, check_attacks, tdcfs
 from avdetect.summary import summary
-from avdetect.types import CLAIMS, Claim, Item, Status, Verdict
+from avdetect.types import CLAIMS, Claim, Item, Outcome
+
+FIXED = 0.5
+"""The threshold that accuracies are given at, fixed before any clip was seen."""
 
 
 class Slice(StrEnum):
@@ -35,72 +53,25 @@ class Slice(StrEnum):
         return not item.label.is_fake or self is Slice.ALL or (face, voice) == wanted[self]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One clip's answer on one claim: `score` in 0..1 or empty with the reason."""
-
-    path: str
-    claim: str
-    fake: int
-    score: float | None
-    verdict: str
-    reason: str
-    method: str
-    identity: str
-    source: str
+def sliced(items: Iterable[Item], piece: str) -> list[Item]:
+    """Real clips, and the fakes of a `Slice` or of the method of that name; ConfigError where no fake has it."""
+    items = list(items)
+    if piece in tuple(Slice):
+        return [item for item in items if Slice(piece).holds(item)]
+    methods = Counter(item.method or "" for item in items if item.label.is_fake and item.method)
+    if piece not in methods:
+        near = get_close_matches(piece, [*Slice, *methods], n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"the commonest is '{_commonest(methods)}'"
+        raise ConfigError(f"--slice {piece}: is no slice, and no fake was made by it; {hint}")
+    return [item for item in items if not item.label.is_fake or item.method == piece]
 
 
-def rows_of(item: Item, verdict: Verdict, claims: Sequence[Claim]) -> Iterator[Row]:
-    """The rows of one clip, for the claims that it is labelled for."""
-    for claim in claims:
-        known = item.label[claim]
-        if known is None:
-            continue
-        result = verdict.claims.get(claim)
-        assessed = result is not None and result.status is Status.ASSESSED
-        reason = verdict.error or (result.reason if result else None) or ""
-        yield Row(
-            str(item.path),
-            claim.value,
-            int(known),
-            result.score if assessed and result else None,
-            (result.verdict if result else verdict.outcome).value,
-            "" if assessed else reason,
-            item.method or "",
-            " ".join(item.identities) or item.source or str(item.path),
-            item.source or "",
-        )
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Rows of an earlier run; DatasetError where the file is something else."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != [f.name for f in fields(Row)]:
-            raise DatasetError(f"{path}: holds no evaluation rows; give another --csv file")
-        rows = []
-        for raw in reader:
-            try:
-                rows.append(_row(raw))
-            except ValueError as error:
-                raise DatasetError(
-                    f"{path}: line {reader.line_num} cannot be read ({error}); remove it"
-                ) from None
-        return rows
-
-
-def _row(raw: dict[str, str | None]) -> Row:
-    cells = {name: value for name, value in raw.items() if value is not None}
-    if len(cells) < len(fields(Row)):
-        raise ValueError("it was cut off")
-    fake, score = int(cells.pop("fake")), cells.pop("score")
-    path, claim, verdict, reason, method, identity, source = cells.values()
-    known = float(score) if score else None
-    return Row(path, claim, fake, known, verdict, reason, method, identity, source)
+def _commonest(methods: Counter[str]) -> str:
+    return methods.most_common(1)[0][0] if methods else "none"
 
 
 def evaluate(
-    detector: Detector,
+    scorer: Scorer,
     items: Sequence[Item],
     claims: Sequence[Claim],
     csv_path: Path | None = None,
@@ -111,67 +82,152 @@ def evaluate(
     Items whose claims all stand there already are read, not scored again; claims that were not asked for
     before are added. All rows of one file must come from one model.
     """
-    done: dict[str, list[Row]] = {}
-    if csv_path is not None and csv_path.is_file() and csv_path.stat().st_size:
-        for row in read_rows(csv_path):
-            done.setdefault(row.path, []).append(row)
-    writer = _Writer(csv_path, fresh=not done) if csv_path is not None else None
-    try:
-        for item in items:
-            rows = [row for row in done.get(str(item.path), []) if row.claim in claims]
-            stand = {row.claim for row in rows}
-            wanted = [claim for claim in claims if item.label[claim] is not None and claim not in stand]
-            if wanted:
-                fresh = list(rows_of(item, _verdict(detector, item, cache), wanted))
-                if writer is not None:
-                    writer.write(fresh)
-                rows += fresh
-            yield rows
-    finally:
-        if writer is not None:
-            writer.close()
+    journal = Journal(csv_path, scorer.model_info) if csv_path is not None else None
+    for scored in walk(alone(scorer, cache), items, claims, journal):
+        yield scored.rows
 
 
-def _verdict(detector: Detector, item: Item, cache: Cache | None) -> Verdict:
-    try:
-        prepared = cache.find(item, detector.settings) if cache is not None else None
-    except OSError:
-        prepared = None  # the clip itself cannot be read: the detector says so in words
-    return detector.detect(item.path, audio_path=item.audio_path, prepared=prepared)
+def distinct(items: Iterable[Item]) -> tuple[list[Item], int]:
+    """The items without those whose files stand there already, and how many those were."""
+    every = list(items)
+    kept: dict[tuple[str, str], Item] = {}
+    for item in every:
+        kept.setdefault(key_of(item), item)
+    return list(kept.values()), len(every) - len(kept)
 
 
-class _Writer:
-    def __init__(self, path: Path, *, fresh: bool) -> None:
-        self._file = path.open("w" if fresh else "a", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, [f.name for f in fields(Row)])
-        if fresh:
-            self._writer.writeheader()
-
-    def write(self, rows: Sequence[Row]) -> None:
-        self._writer.writerows(asdict(row) for row in rows)
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+# Tables
 
 
-def tables(rows: Sequence[Row], claims: Sequence[Claim] = CLAIMS) -> dict[str, dict[str, Any]]:
-    """Claim -> summary row with intervals by identity, per method, and coverage."""
+def tables(
+    rows: Sequence[Row],
+    claims: Sequence[Claim] = CLAIMS,
+    asv: AsvScores | None = None,
+    *,
+    rounds: int = ROUNDS,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Claim -> summary row with intervals by identity, per method, per set, per face, and coverage.
+
+    `asv` are the organisers' ASV scores of the set, for both t-DCFs of voice cloning. DatasetError where they are of
+    other attacks than the rows.
+    """
     out: dict[str, dict[str, Any]] = {}
     for claim in claims:
         mine = [row for row in rows if row.claim == claim.value]
-        scored = [row for row in mine if row.score is not None]
         if not mine:
             continue
-        table = summary(
-            [row.score for row in scored if row.score is not None],
-            [bool(row.fake) for row in scored],
-            groups=[row.method or None for row in scored],
-            clusters=[row.identity for row in scored],
-        )
-        false_alarms = [row for row in scored if not row.fake and row.verdict == "manipulated"]
-        table["trials"], table["scored"] = len(mine), len(scored)
-        table["coverage"] = len(scored) / len(mine)
-        table["false_alarms"] = len(false_alarms) / max(1, sum(not row.fake for row in scored))
+        table = _table(mine, rounds, seed)
+        names = sorted({row.dataset for row in mine})
+        if len(names) > 1:
+            parts = {name: [row for row in mine if row.dataset == name] for name in names}
+            table["datasets"] = {name: _table(part, rounds, seed) for name, part in parts.items()}
+        if any(row.faces for row in mine):
+            table["faces"] = _faces(mine, rounds, seed)
+        if any(row.truth for row in mine):
+            table["localisation"] = _localisation(mine)
+        if asv is not None and claim is Claim.VOICE_CLONING:
+            _add_tdcfs(table, mine, asv)
         out[claim.value] = table
     return out
+
+
+def _table(rows: Sequence[Row], rounds: int, seed: int) -> dict[str, Any]:
+    scored = [row for row in rows if row.score is not None]
+    table = summary(
+        [row.score for row in scored if row.score is not None],
+        [bool(row.fake) for row in scored],
+        groups=[row.method or None for row in scored],
+        clusters=[row.identity for row in scored],
+        threshold=FIXED,
+        probabilities=True,
+        rounds=rounds,
+        seed=seed,
+    )
+    table["trials"], table["scored"] = len(rows), len(scored)
+    table["coverage"] = len(scored) / len(rows)
+    table["coverage_real"], table["coverage_fake"] = (
+        _share([row.score is not None for row in rows if bool(row.fake) is fake]) for fake in (False, True)
+    )
+    for name, fake in (("false_alarms", False), ("found", True)):
+        said = [row.verdict == Outcome.MANIPULATED for row in scored if bool(row.fake) is fake]
+        table[name] = _share(said) or 0.0
+    table["inconclusive"] = _share([row.verdict == Outcome.INCONCLUSIVE for row in scored])
+    table["unscored"] = dict(Counter(reason_of(row) for row in rows if row.score is None).most_common())
+    total = Counter(row.method for row in rows if row.fake)
+    for method, group in table["groups"].items():
+        group["coverage"] = group["n_fake"] / total[method]
+    return table
+
+
+def reason_of(row: Row) -> str:
+    """Why a clip has no score, without its own name and numbers, so that like reasons count together."""
+    said = re.sub(r" \([^)]*\)", "", row.reason.removeprefix(row.path))
+    return said.lstrip(": ").split("; ")[0] or row.verdict
+
+
+def _share(said: Sequence[bool]) -> float | None:
+    return sum(said) / len(said) if said else None
+
+
+def _faces(rows: Sequence[Row], rounds: int, seed: int) -> dict[str, Any]:
+    """Every face a trial. Of a fake clip that shows several nobody states which one is fake: they are left out."""
+    usable = [row for row in rows if not row.fake or len(row.faces) == 1]
+    trials = [(score, row) for row in usable for _, score in row.faces]
+    table = summary(
+        [score for score, _ in trials],
+        [bool(row.fake) for _, row in trials],
+        clusters=[row.identity for _, row in trials],
+        rounds=rounds,
+        seed=seed,
+    )
+    table["clips"] = len({row.key for _, row in trials})
+    table["left_out"] = sum(len(row.faces) for row in rows) - len(trials)
+    return {
+        name: table[name]
+        for name in ("clips", "n_real", "n_fake", "left_out", "auc", "auc_ci", "eer", "eer_ci")
+    }
+
+
+def _localisation(rows: Sequence[Row]) -> dict[str, Any]:
+    """AP@IoU and AR@N over the clips that were scored; those that were not count as clips without proposals."""
+    clips = [ClipSegments([Proposal(*one) for one in row.proposals], row.truth) for row in rows]
+    try:
+        precision, recall = average_precision_at_iou(clips), average_recall(clips)
+    except UndefinedMetricError:
+        return {}
+    return {
+        "clips": len(clips),
+        "stretches": sum(len(clip.truth) for clip in clips),
+        "ap": {f"{level:g}": value for level, value in precision.items()},
+        "ar": {str(count): recall[count] for count in AR_COUNTS},
+    }
+
+
+def _add_tdcfs(table: dict[str, Any], rows: Sequence[Row], asv: AsvScores) -> None:
+    scored = [row for row in rows if row.score is not None]
+    attacks = [row.method if row.fake else None for row in scored]
+    if len({row.dataset for row in rows}) > 1:
+        raise DatasetError("--asv-scores go with one set; evaluate it by itself")
+    check_attacks(attacks, asv)
+    values = [row.score for row in scored if row.score is not None]
+    truth = [bool(row.fake) for row in scored]
+    table |= tdcfs(values, truth, asv.rates())
+    for name, group in table["groups"].items():
+        group |= attack_tdcfs(values, truth, attacks, asv, name)
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """SHA-256 (hex) of what was evaluated: each clip's content (or name, where it could not be read) and labels."""
+    lines = sorted(
+        f"{row.sha256 or row.name} {row.claim} {row.fake} {row.method} {row.identity}\n" for row in rows
+    )
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def worst(rows: Sequence[Row], claim: Claim, count: int) -> list[Row]:
+    """The real clips that look most fake and the fakes that look least so: at most `count` of each, worst first."""
+    mine = [row for row in rows if row.claim == claim.value and row.score is not None]
+    fakes = sorted((row for row in mine if row.fake), key=lambda row: (row.score or 0.0, row.path))
+    reals = sorted((row for row in mine if not row.fake), key=lambda row: (-(row.score or 0.0), row.path))
+    return [*reals[:count], *fakes[:count]]

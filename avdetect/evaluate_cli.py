@@ -1,53 +1,101 @@
-"""`evaluate`: arguments in, tables out."""
+"""`evaluate`: arguments in, tables, files and an exit code out."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from avdetect.scores_cli import add_scores_arguments, run_scores
+from avdetect import robustness_cli
 from avdetect.shards import CACHE
-from avdetect.types import CLAIMS, Claim
+from avdetect.types import CLAIMS
 
-if TYPE_CHECKING:
-    from avdetect.evaluate import Row
+COMMANDS = {
+    "scores": ("scores_cli", "Measures a score file of any system against a protocol."),
+    "compare": ("compare_cli", "Compares systems on the clips that all of them scored, with paired tests."),
+    "fuse": ("late_fusion_cli", "Late fusion of score files, fitted on some and tried on others."),
+    "export": ("export_cli", "Writes scores in the official format of a challenge or benchmark."),
+}
+"""Ways to evaluate without running a model: module, which has `add_arguments(parser)` and `run(args)`, and purpose."""
 
-SLICES = ("audio-only", "video-only", "both", "all")
+DESCRIPTION = """\
+Scores every labelled clip and tells how well that went.
+
+  evaluate MANIFEST...            clips of your own (csv or parquet; columns: data/README.md)
+  evaluate PROTOCOL ROOT...       a public set by name in the folder ROOT: asvspoof2019-la, dfd, faceforensics-c23,
+                                  fakeavceleb, lav-df ... (`data list` has them all), split as its protocol says
+  evaluate scores  --scores FILE  a score file of any system            (scores --help)
+  evaluate compare A B [C...]     systems on the same clips             (compare --help)
+  evaluate fuse A B --out FILE    late fusion of systems                (fuse --help)
+  evaluate export FORMAT ROWS     an official submission from --csv     (export --help)
+"""
+EPILOG = """\
+examples:
+  python -m avdetect evaluate corpus/manifest.csv --split val --slice audio-only --claim voice_cloning --csv scores.csv
+  python -m avdetect evaluate asvspoof2019-la /data/LA --asv-scores asv.eval.gi.trl.scores.txt --parquet la.parquet
+  python -m avdetect evaluate faceforensics-c23 /data/ffpp dfd-c23 /data/dfd --csv faces.csv --html faces.html
+
+exit codes: 0 done; 1 some clip could not be read (it is counted and listed, the rest was evaluated); 2 wrong usage
+"""
 
 
 def evaluate_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of `evaluate scores ...` or of `evaluate MANIFEST ...`."""
-    if arguments and arguments[0] == "scores":
+    """The parser of `evaluate scores|compare|fuse|export ...`, or of `evaluate MANIFEST...`."""
+    if arguments and arguments[0] in COMMANDS:
+        name = arguments[0]
+        module, purpose = import_module(f"avdetect.{COMMANDS[name][0]}"), COMMANDS[name][1]
         parser = argparse.ArgumentParser(
-            "avdetect evaluate scores", description="Measures a score file of any system against a protocol."
+            f"avdetect evaluate {name}",
+            description=purpose,
+            epilog=getattr(module, "EPILOG", None),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        parser.add_argument("scores_command", choices=["scores"], help=argparse.SUPPRESS)
-        add_scores_arguments(parser)
-        parser.set_defaults(run=run_scores)
+        parser.add_argument("evaluate_command", choices=[name], help=argparse.SUPPRESS)
+        module.add_arguments(parser)
+        parser.set_defaults(run=module.run)
         return parser
     parser = argparse.ArgumentParser(
         "avdetect evaluate",
-        description="Scores every clip of a labelled manifest (csv or parquet) and tells how well that went; or, "
-        "as `evaluate scores --help`, measures a score file of another system.",
-        epilog="example: python -m avdetect evaluate corpus/manifest.csv --split val --slice audio-only "
-        "--claim voice_cloning --csv scores.csv",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="see data/README.md for its columns")
+    add_clip_arguments(parser)
+    _add_outputs(parser)
+    robustness_cli.add_arguments(parser)
+    parser.set_defaults(run=run_clips, arguments=list(arguments))
+    return parser
+
+
+def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is evaluated, with which model, on which machine."""
+    parser.add_argument("targets", nargs="+", metavar="MANIFEST | PROTOCOL ROOT", help="one or several")
     parser.add_argument(
-        "--model", default="base", metavar="NAME|DIR", help="a shipped or trained model (base)"
+        "--model",
+        default="base",
+        metavar="NAME|DIR|aasist:FILE|gmm:FILE",
+        help="a shipped or trained model (base), AASIST from its authors' checkpoint, or an LFCC-GMM",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     parser.add_argument(
         "--claim", choices=[c.value for c in CLAIMS], action="append", help="one claim; may be repeated"
     )
     parser.add_argument(
-        "--slice", choices=SLICES, default="all", help="which fakes are set against the real clips"
+        "--slice",
+        default="all",
+        metavar="NAME",
+        help="which fakes are set against the real clips: audio-only, video-only, both, all (all), or a METHOD",
     )
-    parser.add_argument("--split", choices=["train", "val", "test"], help="only the rows of this split")
+    parser.add_argument(
+        "--split",
+        choices=["train", "val", "test", "all"],
+        help="only this split (default: all of a manifest, test of a named set)",
+    )
+    parser.add_argument(
+        "--jobs", type=_at_least(1), metavar="N", help="processes, one thread each (all cores)"
+    )
     parser.add_argument(
         "--cache",
         type=Path,
@@ -56,77 +104,114 @@ def evaluate_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         help=f"clips that `data prepare` or training left there are not decoded again ({CACHE})",
     )
     parser.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        help="a row per clip and claim; goes on where it stopped (one file for one model)",
+        "--asv-scores", type=Path, metavar="FILE", help="ASVspoof 2019's ASV scores, for both t-DCFs"
     )
-    parser.add_argument("--json", metavar="FILE", help="the tables as JSON; - for standard output")
-    parser.set_defaults(run=run_manifest)
-    return parser
+    parser.add_argument(
+        "--rounds", type=_at_least(0), default=1000, metavar="N", help="bootstrap rounds (1000)"
+    )
+    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of the bootstrap (0)")
 
 
-def run_manifest(args: argparse.Namespace) -> int:
-    """Evaluates a manifest; 1 where a clip could not be read."""
-    from avdetect.detect import Detector
-    from avdetect.errors import DatasetError
-    from avdetect.evaluate import Slice, evaluate, tables
-    from avdetect.manifest import read_manifest
-    from avdetect.outputs import check_output, open_output
-    from avdetect.prepared import Cache
-    from avdetect.progress import track
-    from avdetect.wording import printable
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    rows = "a row per clip and claim; goes on where it stopped"
+    parser.add_argument("--csv", type=Path, metavar="FILE", help=f"{rows} (one file for one model)")
+    parser.add_argument("--parquet", type=Path, metavar="FILE", help="the same rows as parquet")
+    parser.add_argument("--json", metavar="FILE", help="all results as JSON; - for standard output")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="all results as one page that opens offline"
+    )
+    parser.add_argument(
+        "--clip-reports",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="reports of the N worst errors of each kind, in a folder beside --html, linked from it (0)",
+    )
+    parser.add_argument(
+        "--probes",
+        type=_at_least(0),
+        metavar="N",
+        help="clips that are opened to measure shortcuts (1000 with --html, else 0)",
+    )
 
-    claims = [Claim(name) for name in args.claim] if args.claim else list(CLAIMS)
-    wanted = Slice(args.slice)
-    items = [
-        item
-        for item in read_manifest(args.manifest)
-        if (args.split is None or item.split == args.split)
-        and any(item.label[claim] is not None for claim in claims)
-        and wanted.holds(item)
-    ]
-    if not items:
-        raise DatasetError(f"{args.manifest}: no row fits --split, --slice and --claim")
-    detector = Detector.from_pretrained(args.model, device=args.device)
-    to_file = Path(args.json) if args.json not in (None, "-") else None
-    for path, option in ((args.csv, "--csv"), (to_file, "--json")):
-        if path is not None:
-            check_output(path, option, [args.manifest])
-    rows: list[Row] = []
-    scored = evaluate(detector, items, claims, args.csv, Cache(args.cache))
-    for found in track(scored, "scoring", len(items)):
-        rows += found
-    table = tables(rows, claims)
-    as_json = json.dumps(table, indent=1) + "\n"
-    sys.stdout.write(as_json if args.json == "-" else to_text(table) + "\n")
-    if to_file is not None:
-        with open_output(to_file, "--json") as file:
-            file.write(as_json)
+
+def _at_least(low: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"{value} is less than {low}")
+        return value
+
+    return whole
+
+
+def run_clips(args: argparse.Namespace) -> int:
+    """Evaluates clips; 1 where one could not be read."""
+    from avdetect.errors import ConfigError
+    from avdetect.evaluate import tables
+    from avdetect.evaluation_run import check_outputs, choose, say, score, write
+    from avdetect.scores import read_asv_scores
+    from avdetect.scoring import make_scorer
+
+    if args.clip_reports and args.html is None:
+        raise ConfigError("--clip-reports go beside a report: name it with --html")
+    chosen = choose(args)
+    check_outputs(args, chosen)
+    asv = read_asv_scores(args.asv_scores) if args.asv_scores else None
+    scorer = make_scorer(args.model, args.device)
+    if robustness_cli.asked(args):
+        return robustness_cli.run(args, scorer, chosen.items, chosen.claims)
+    rows, throughput = score(args, chosen, scorer)
+    table = tables(rows, chosen.claims, asv, rounds=args.rounds, seed=args.seed)
+    write(args, chosen, scorer, rows, table, throughput, to_text(table))
     failed = {row.path: row.reason for row in rows if row.verdict == "error"}
     for path, reason in failed.items():
-        print(f"avdetect: {printable(reason or path)}", file=sys.stderr)
+        say(reason or path)
     return 1 if failed else 0
 
 
 def to_text(table: dict[str, dict[str, Any]]) -> str:
-    """A line per claim, and under it a line per method."""
+    """A line per claim, and under it a line per set, per method and for faces."""
     lines = [
         f"{'claim':<34}{'real':>6}{'fake':>6}{'AUC':>8}{'95 %':>15}{'EER':>8}{'coverage':>10}"
-        f"{'false alarms':>14}"
+        f"{'false alarms':>14}{'found':>8}"
     ]
     for claim, row in table.items():
-        interval = "" if row["auc_ci"] is None else f"{row['auc_ci'][0]:.3f}-{row['auc_ci'][1]:.3f}"
-        lines.append(
-            f"{claim:<34}{row['n_real']:>6}{row['n_fake']:>6}{_number(row['auc'])}{interval:>15}{_number(row['eer'])}"
-            f"{row['coverage']:>10.1%}{row['false_alarms']:>14.1%}"
-        )
+        lines.append(_line(claim, row))
+        for name in _TDCFS:
+            if row.get(name) is not None:
+                lines.append(f"  {name:<32}{row[name]:>8.4f}")
+        lines += [_line(f"  {name}", part) for name, part in row.get("datasets", {}).items()]
+        lines += [_line("  each face", row["faces"])] if "faces" in row else []
+        lines += _located(row.get("localisation"))
         for method, group in sorted(row.get("groups", {}).items()):
-            lines.append(
-                f"  {method[:31]:<32}{'':>6}{group['n_fake']:>6}{_number(group['auc'])}{'':>15}"
-                f"{_number(group['eer'])}"
-            )
+            lines.append(_line(f"  {method}", group))
+        for reason, count in row["unscored"].items():
+            lines.append(f"  not scored: {count} × {reason}")
     return "\n".join(lines)
+
+
+_TDCFS = ("min_tdcf_legacy", "min_tdcf_revised")
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    shares = "".join(
+        f"{row[key]:>{width}.1%}" if row.get(key) is not None else " " * width
+        for key, width in (("coverage", 10), ("false_alarms", 14), ("found", 8))
+    )
+    interval = row.get("auc_ci")
+    spread = "" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}"
+    return (
+        f"{name[:33]:<34}{row.get('n_real', ''):>6}{row['n_fake']:>6}{_number(row['auc'])}{spread:>15}"
+        f"{_number(row['eer'])}{shares}"
+    ).rstrip()
+
+
+def _located(found: dict[str, Any] | None) -> Iterator[str]:
+    if found:
+        parts = [f"AP@{level} {value:.3f}" for level, value in found["ap"].items()]
+        parts += [f"AR@{count} {value:.3f}" for count, value in found["ar"].items()]
+        yield f"  where, {found['stretches']} stretches: {', '.join(parts)}"
 
 
 def _number(value: float | None) -> str:

@@ -23,13 +23,14 @@ _SHOWN = 10
 EPILOG = """\
 kinds: face, voice, sync draw one forgery of that kind; or name them:
   face   self_blended, mouth, face_swap, reenactment, generator, flicker
-  voice  griffin_lim, mel_inversion, source_filter, upsampling_traces, neural_vocoder, linear_prediction, world_like,
-         neural_codec, voice_conversion, partial_resynthesis, word_edit, text_to_speech
+  voice  fourier_vocoder, acoustic_model, codec_model, diffusion_vocoder, neural_vocoder, neural_codec, griffin_lim,
+         mel_inversion, source_filter, upsampling_traces, linear_prediction, world_like, voice_conversion,
+         partial_resynthesis, word_edit, text_to_speech
   sync   shift, swap, drift, retimed, dubbed, frozen, looped
 
 examples:
   python -m avdetect forge interview.mp4 --out forged
-  python -m avdetect forge footage/ --kinds mouth,neural_vocoder,dubbed --stretch 2 --seed 7 --out forged
+  python -m avdetect forge footage/ --kinds mouth,fourier_vocoder,dubbed --stretch 2 --seed 7 --out forged
 
 The folder holds a copy of each source and its forgeries, all written alike, manifest.csv with labels and segments, and
 contact_sheet.png. The same command goes on where it stopped; other settings need another folder.

@@ -9,23 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from avdetect.errors import DatasetError
+from avdetect.errors import ConfigError
 from avdetect.intervals import ROUNDS
-from avdetect.metrics import Labels, Scores, UndefinedMetricError, or_none
-from avdetect.scores import (
-    PROTOCOLS,
-    AsvScores,
-    Higher,
-    Scored,
-    read_asv_scores,
-    read_scores,
-    read_trials,
-    write_text,
-)
-from avdetect.spoof_metrics import AsvRates, act_dcf, cllr, min_dcf, min_tdcf_legacy, min_tdcf_revised
-from avdetect.summary import summary
+from avdetect.sasv import KINDS, read_sasv_scores, sasv_report
+from avdetect.scores import PROTOCOLS, Higher, read_asv_scores, read_scores, read_trials, write_text
+from avdetect.spoof_report import spoof_report
+from avdetect.summary import COSTS
+
+SASV = "asvspoof5-track2"
+"""Not a countermeasure's protocol, but one of systems that verify the speaker too."""
 
 
 def _natural(text: str) -> int:
@@ -35,10 +27,13 @@ def _natural(text: str) -> int:
     return value
 
 
-def add_scores_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `evaluate scores`."""
     parser.add_argument(
-        "--protocol", choices=list(PROTOCOLS), default="asvspoof2019-la", help="whose trials these are"
+        "--protocol",
+        choices=[*PROTOCOLS, SASV],
+        default="asvspoof2019-la",
+        help="whose trials these are; asvspoof5-track2: joint scores with a column of target, nontarget, spoof",
     )
     parser.add_argument(
         "--scores", type=Path, required=True, metavar="FILE", help="one line per trial, any columns"
@@ -74,11 +69,13 @@ def add_scores_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_scores(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run `evaluate scores`: 0 done, 1 some trials of the protocol have no score (the rest was evaluated).
 
     Raises InputError for files that cannot be used.
     """
+    if args.protocol == SASV:
+        return _run_sasv(args)
     trials = read_trials(args.cm_protocol, args.protocol, args.subset) if args.cm_protocol else None
     scored = read_scores(args.scores, trials, Higher(args.higher), args.score_column)
     asv = read_asv_scores(args.asv_scores) if args.asv_scores else None
@@ -88,120 +85,31 @@ def run_scores(args: argparse.Namespace) -> int:
     )
     for warning in result["warnings"]:
         print(f"warning: {args.scores}: {warning}", file=sys.stderr)
-    text = json.dumps(result, indent=2, allow_nan=False) + "\n" if args.json else _text(result)
+    _put(args, result, _text)
+    return 1 if scored.missing else 0
+
+
+def _put(args: argparse.Namespace, result: dict[str, Any], as_text: Callable[[dict[str, Any]], str]) -> None:
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n" if args.json else as_text(result)
     if args.json in (None, "-"):
         sys.stdout.write(text)
     else:
         write_text(Path(args.json), text)
-    return 1 if scored.missing else 0
 
 
-def spoof_report(
-    scored: Scored, asv: AsvScores | None = None, *, ratios: bool = False, rounds: int = ROUNDS, seed: int = 0
-) -> dict[str, Any]:
-    """Everything said of a countermeasure's scores, as plain JSON values; rates are fractions 0..1.
-
-    Both t-DCFs need `asv`, and are None without. Per attack: its fakes against all bona fide trials, with the
-    ASV system's acceptance of that attack. `ratios` adds act_dcf and cllr, for systems whose scores are
-    log-likelihood ratios (ASVspoof 5 asks for them). Intervals draw whole speakers where they are known.
-    DatasetError where the ASV scores are of other attacks than the trials (dev scores with eval ASV scores).
-    """
-    if asv is not None:
-        _check_attacks(scored, asv)
-    row = summary(scored.scores, scored.labels, scored.attacks, scored.speakers, rounds=rounds, seed=seed)
-    covered, total = len(scored.names), len(scored.names) + len(scored.missing)
-    rates = asv.rates() if asv else None
-    turn = 1.0 if scored.higher == Higher.FAKE else -1.0
-    report: dict[str, Any] = {
-        "trials": covered,
-        "bonafide": row["n_real"],
-        "spoof": row["n_fake"],
-        "missing": len(scored.missing),
-        "coverage": covered / total if total else 0.0,
-        "unknown": scored.unknown,
-        "higher": str(scored.higher),
-        "sign": scored.sign,
-        "eer": row["eer"],
-        "eer_ci": row["eer_ci"],
-        "eer_threshold": None if row["eer_threshold"] is None else turn * row["eer_threshold"],
-        "auc": row["auc"],
-        "auc_ci": row["auc_ci"],
-        "intervals_over": "speakers" if scored.speakers else "trials",
-        "min_tdcf_legacy": _tdcf(min_tdcf_legacy, scored.scores, scored.labels, rates),
-        "min_tdcf_revised": _tdcf(min_tdcf_revised, scored.scores, scored.labels, rates),
-        "min_dcf": or_none(min_dcf, scored.scores, scored.labels),
-    }
-    if ratios:
-        report |= {
-            name: or_none(metric, scored.scores, scored.labels) for name, metric in _RATIO_METRICS.items()
-        }
-    if rates is not None:
-        report["asv"] = {"eer": rates.eer, "spoof_false_alarm": rates.spoof_false_alarm}
-    report["per_attack"] = {
-        name: {"trials": part["n_fake"], "eer": part["eer"], "auc": part["auc"]}
-        | _attack_tdcf(scored, asv, name)
-        for name, part in row["groups"].items()
-    }
-    report["warnings"] = _warnings(scored, total)
-    return report
+def _run_sasv(args: argparse.Namespace) -> int:
+    if args.cm_protocol or args.asv_scores or args.higher == str(Higher.FAKE):
+        raise ConfigError(f"--protocol {SASV}: the file states each trial's kind, higher = bona fide target")
+    found = sasv_report(read_sasv_scores(args.scores, args.score_column), rounds=args.rounds, seed=args.seed)
+    _put(args, {"protocol": SASV, "scores": str(args.scores), **found}, _sasv_text)
+    return 0
 
 
-_RATIO_METRICS: dict[str, Callable[[Scores, Labels], float]] = {"act_dcf": act_dcf, "cllr": cllr}
-
-
-def _check_attacks(scored: Scored, asv: AsvScores) -> None:
-    known = set(asv.attacks) - {"spoof", "-"}
-    strangers = sorted({attack for attack in scored.attacks if attack} - known)
-    if known and strangers:
-        raise DatasetError(
-            f"the ASV scores have no attack {strangers[0]} (they have {', '.join(sorted(known))}); "
-            "give the ASV scores of the same part (dev or eval) as the protocol"
-        )
-
-
-def _tdcf(
-    metric: Callable[[Scores, Labels, AsvRates], float],
-    scores: Scores,
-    labels: Labels,
-    rates: AsvRates | None,
-) -> float | None:
-    """A t-DCF, or None without ASV scores, for one class, and for decisions instead of scores."""
-    if rates is None or np.unique(scores).size < 3:
-        return None
-    return or_none(lambda s, t: metric(s, t, rates), scores, labels)
-
-
-def _attack_tdcf(scored: Scored, asv: AsvScores | None, attack: str) -> dict[str, float | None]:
-    if asv is None:
-        return {}
-    rates: AsvRates | None
-    try:
-        rates = asv.rates(attack)
-    except UndefinedMetricError:
-        rates = None  # ASV scores that do not name their attacks
-    chosen = np.array([name in (None, attack) for name in scored.attacks], dtype=np.bool_)
-    scores, labels = scored.scores[chosen], scored.labels[chosen]
-    return {
-        "min_tdcf_legacy": _tdcf(min_tdcf_legacy, scores, labels, rates),
-        "min_tdcf_revised": _tdcf(min_tdcf_revised, scores, labels, rates),
-    }
-
-
-def _warnings(scored: Scored, total: int) -> list[str]:
-    found: list[str] = []
-    if scored.missing:
-        found.append(
-            f"{len(scored.missing)} of {total} trials have no score and are left out, first "
-            f"{scored.missing[0]}; numbers over part of the trials are not comparable"
-        )
-    if scored.unknown:
-        found.append(f"{scored.unknown} rows are no trials of the protocol and are left out")
-    if scored.sign != "given":
-        found.append(f"higher = {scored.higher} ({scored.sign})")
-    levels = np.unique(scored.scores).size
-    if levels < 3:
-        found.append(f"only {levels} different scores: these look like decisions, and t-DCF needs scores")
-    return found
+def _sasv_text(result: dict[str, Any]) -> str:
+    interval = result["min_a_dcf_ci"]
+    spread = f"  (95 %: {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+    counts = ", ".join(f"{result[kind]} {kind}" for kind in KINDS)
+    return f"{counts} trials\nmin a-DCF          {result['min_a_dcf']:.4f}{spread}\n"
 
 
 def _text(result: dict[str, Any]) -> str:
@@ -220,10 +128,12 @@ def _text(result: dict[str, Any]) -> str:
         f"coverage {percent(result['coverage'])}",
         f"EER                {percent(result['eer'])}{spread}",
         f"AUC                {percent(result['auc'])}",
+        f"AP                 {percent(result['ap'])}",
+        *(f"TPR at {float(fpr):<6.1%} FPR {percent(rate)}" for fpr, rate in result["tpr_at_fpr"].items()),
         f"min t-DCF legacy   {cost(result['min_tdcf_legacy'])}",
         f"min t-DCF revised  {cost(result['min_tdcf_revised'])}",
         f"min DCF            {cost(result['min_dcf'])}",
-        *(f"{name:<18} {cost(result[name])}" for name in _RATIO_METRICS if name in result),
+        *(f"{name:<18} {cost(result[name])}" for name in COSTS if name in result),
         *(f"  {name:<16} EER {percent(part['eer'])}" for name, part in result["per_attack"].items()),
     ]
     return "\n".join(lines) + "\n"

@@ -161,9 +161,14 @@ def act_dcf(llrs: ArrayLike, labels: ArrayLike, costs: Costs = STANDARD) -> floa
     """
     values, truth = checked(llrs, labels)
     per_miss, per_false_alarm = costs.miss * (1 - costs.p_spoof), costs.false_alarm * costs.p_spoof
-    threshold = math.log(per_miss / per_false_alarm)
+    threshold = act_dcf_threshold(costs)
     miss, false_alarm = float((values[~truth] > threshold).mean()), float((values[truth] <= threshold).mean())
     return (per_miss * miss + per_false_alarm * false_alarm) / min(per_miss, per_false_alarm)
+
+
+def act_dcf_threshold(costs: Costs = STANDARD) -> float:
+    """The log-likelihood ratio, fake over real, above which theory calls a trial fake."""
+    return math.log(costs.miss * (1 - costs.p_spoof) / (costs.false_alarm * costs.p_spoof))
 
 
 def cllr(llrs: ArrayLike, labels: ArrayLike) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from avdetect.intervals import ROUNDS, bootstrap
+from avdetect.intervals import ROUNDS, Interval, bootstrap
 from avdetect.metrics import (
     Labels,
     Scores,
@@ -26,6 +28,14 @@ from avdetect.metrics import (
     or_none,
     tpr_at_fpr,
 )
+from avdetect.spoof_metrics import act_dcf, cllr, min_dcf
+
+GROUP_ROUNDS = 200
+"""Bootstrap rounds for each method, of which a set may have a hundred."""
+RATES = (0.01, 0.001)
+"""False-positive rates at which the share of fakes caught is told."""
+COSTS = ("act_dcf", "cllr")
+"""What log-likelihood ratios cost."""
 
 
 def summary(
@@ -35,6 +45,8 @@ def summary(
     clusters: Sequence[Hashable] | None = None,
     threshold: float | None = None,
     *,
+    probabilities: bool = False,
+    ratios: bool = False,
     rounds: int = ROUNDS,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -42,10 +54,12 @@ def summary(
 
     `scores` [N] higher = more fake, `labels` [N] True = fake, `groups` [N] the method or attack of each fake,
     `clusters` [N] the identity that intervals are drawn by, `threshold` the one fixed beforehand (None: no
-    accuracies). Keys: n_real, n_fake, auc, auc_ci, eer, eer_ci, eer_threshold, ap, tpr_at_fpr (of "0.01" and
-    "0.001"), threshold, acc, acc_real, acc_fake, ece and brier (None unless all scores lie in 0..1); `*_ci`
-    are 95 % [low, high]. With `groups` also `groups`: name -> {n_fake, auc, eer}, each method's fakes against
-    all reals.
+    accuracies). Keys: n_real, n_fake, auc, eer, eer_threshold, ap, tpr_at_fpr (of "0.01" and "0.001"), min_dcf,
+    threshold, acc, acc_real, acc_fake, ece and brier (None unless all scores lie in 0..1), each but counts and
+    thresholds with `*_ci`, 95 % [low, high]. With `groups` also `groups`: name -> {n_fake, auc, auc_ci, eer,
+    eer_ci}, each method's fakes against all reals.
+    act_dcf and cllr are given for scores that are log-likelihood ratios (`ratios`), or calibrated
+    `probabilities` at even odds, whose log-odds are such ratios.
     `rounds` 0 leaves the intervals out. ValueError for bad input, as in `metrics`.
     """
     try:
@@ -53,35 +67,58 @@ def summary(
     except UndefinedMetricError:
         values, truth = np.zeros(0), np.zeros(0, dtype=np.bool_)
     row: dict[str, Any] = {"n_real": int((~truth).sum()), "n_fake": int(truth.sum())}
-    row |= _ranking(values, truth, clusters, rounds, seed)
-    row |= _decisions(values, truth, threshold)
-    row |= _calibration(values, truth)
+    row |= _ranking(values, truth) | _decisions(values, truth, threshold) | _calibration(values, truth)
+    asked = ["auc", "eer", "ap", "min_dcf", *(f"tpr@{fpr:g}" for fpr in RATES)]
+    asked += [f"{name}@{threshold:g}" for name in ("acc", "acc_real", "acc_fake") if threshold is not None]
+    asked += ["ece", "brier"] if row["brier"] is not None else []
+    row |= _intervals(values, truth, clusters, asked, rounds, seed)
+    if probabilities or ratios:
+        odds = log_odds(values) if probabilities else values
+        row |= {"act_dcf": or_none(act_dcf, odds, truth), "cllr": or_none(cllr, odds, truth)}
+        row |= _intervals(odds, truth, clusters, COSTS, rounds, seed)
     if groups is not None:
-        row["groups"] = _groups(values, truth, groups)
+        row["groups"] = _groups(values, truth, groups, clusters, rounds, seed)
     return row
 
 
-def _ranking(
-    values: Scores, truth: Labels, clusters: Sequence[Hashable] | None, rounds: int, seed: int
+def log_odds(probabilities: ArrayLike) -> Scores:
+    """Natural log-odds of probabilities in 0..1, those of 0 and 1 brought to within 1e-9 of them."""
+    values = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-9, 1 - 1e-9)
+    odds: Scores = np.log(values) - np.log1p(-values)
+    return odds
+
+
+def _intervals(
+    values: Scores,
+    truth: Labels,
+    clusters: Sequence[Hashable] | None,
+    names: Sequence[str],
+    rounds: int,
+    seed: int,
 ) -> dict[str, Any]:
-    intervals: dict[str, list[float]] = {}
+    """`<metric>_ci` of each name, None where it is undefined; those of tpr@x together as `tpr_at_fpr_ci`."""
+    found: Mapping[str, Interval] = {}
     if rounds:
-        try:
-            found = bootstrap(values, truth, clusters, rounds=rounds, seed=seed)
-            intervals = {name: list(interval) for name, interval in found.items()}
-        except UndefinedMetricError:
-            pass  # shown as None below
+        with suppress(UndefinedMetricError):
+            found = bootstrap(values, truth, clusters, metrics=names, rounds=rounds, seed=seed)
+    row: dict[str, Any] = {}
+    for name in names:
+        interval = list(found[name]) if name in found else None
+        if name.startswith("tpr@"):
+            row.setdefault("tpr_at_fpr_ci", {})[name.removeprefix("tpr@")] = interval
+        else:
+            row[f"{name.split('@')[0]}_ci"] = interval
+    return row
+
+
+def _ranking(values: Scores, truth: Labels) -> dict[str, Any]:
     return {
         "auc": or_none(auc, values, truth),
-        "auc_ci": intervals.get("auc"),
         "eer": or_none(eer, values, truth),
-        "eer_ci": intervals.get("eer"),
         "eer_threshold": or_none(lambda s, t: eer_point(s, t)[1], values, truth),
         "ap": or_none(average_precision, values, truth),
-        "tpr_at_fpr": {
-            "0.01": or_none(lambda s, t: tpr_at_fpr(s, t, 0.01), values, truth),
-            "0.001": or_none(lambda s, t: tpr_at_fpr(s, t, 0.001), values, truth),
-        },
+        "tpr_at_fpr": {f"{fpr:g}": or_none(partial(tpr_at_fpr, fpr=fpr), values, truth) for fpr in RATES},
+        "min_dcf": or_none(min_dcf, values, truth),
     }
 
 
@@ -100,9 +137,24 @@ def _calibration(values: Scores, truth: Labels) -> dict[str, float | None]:
     return {"ece": or_none(ece, values, truth), "brier": or_none(brier, values, truth)}
 
 
-def _groups(values: Scores, truth: Labels, groups: Sequence[str | None]) -> dict[str, dict[str, Any]]:
+def _groups(
+    values: Scores,
+    truth: Labels,
+    groups: Sequence[str | None],
+    clusters: Sequence[Hashable] | None,
+    rounds: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
     if not values.size:
         return {}
     aucs, eers = by_group(auc, values, truth, groups), by_group(eer, values, truth, groups)
     counts = Counter(group for group, fake in zip(groups, truth, strict=True) if fake)
-    return {name: {"n_fake": counts[name], "auc": aucs[name], "eer": eers[name]} for name in eers}
+    found: dict[str, dict[str, Any]] = {}
+    for name in eers:
+        chosen = np.array([not fake or group == name for group, fake in zip(groups, truth, strict=True)])
+        people = None if clusters is None else [c for c, here in zip(clusters, chosen, strict=True) if here]
+        spread = _intervals(
+            values[chosen], truth[chosen], people, ("auc", "eer"), min(rounds, GROUP_ROUNDS), seed
+        )
+        found[name] = {"n_fake": counts[name], "auc": aucs[name], "eer": eers[name], **spread}
+    return found

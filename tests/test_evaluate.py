@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from clips import make_audio, noise
-from commands import detector
+from commands import detector, environment
 from commands import voice as spoken_by_nobody
 
-from avdetect.errors import DatasetError
-from avdetect.evaluate import Row, Slice, evaluate, read_rows, rows_of, tables
+from avdetect.errors import ConfigError, DatasetError
+from avdetect.evaluate import Slice, distinct, evaluate, fingerprint, sliced, tables, worst
 from avdetect.prepared import Cache
+from avdetect.rows import Row, read_rows, rows_of
 from avdetect.types import (
     CLAIMS,
     Claim,
@@ -53,6 +58,9 @@ class StandIn:
 
     def __init__(self) -> None:
         self.asked: list[Path] = []
+        self.model_info = MODEL
+        self.settings = WindowSettings()
+        self.faces: tuple[tuple[int, float], ...] = ()
 
     def detect(self, path: Path, **_: object) -> Verdict:
         self.asked.append(path)
@@ -78,13 +86,14 @@ ITEMS = [
 
 
 def run(items: Sequence[Item], path: Path | None = None, detector: StandIn | None = None) -> list[Row]:
-    found = evaluate(detector or StandIn(), items, CLAIMS, path)  # type: ignore[arg-type]
+    found = evaluate(detector or StandIn(), items, CLAIMS, path)
     return [row for rows in found for row in rows]
 
 
 def test_a_row_says_what_was_known_and_what_was_answered() -> None:
     (row,) = rows_of(ITEMS[2], verdict(Path("0.9.wav"), 0.9), CLAIMS)
-    assert row == Row("0.9.wav", "voice_cloning", 1, 0.9, "manipulated", "", "tts", "ann", "repo")
+    known = Row("0.9.wav", "voice_cloning", 1, 0.9, "manipulated", "", "tts", "ann", "repo")
+    assert row == replace(known, model="stand-in", model_sha256="0")
 
 
 def test_claims_without_a_label_have_no_row() -> None:
@@ -108,7 +117,7 @@ def test_rows_come_back_from_the_file_as_they_were(tmp_path: Path) -> None:
 
 def test_an_evaluation_that_was_cut_off_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path, first = tmp_path / "scores.csv", StandIn()
-    walk = evaluate(first, ITEMS, CLAIMS, path)  # type: ignore[arg-type]
+    walk = evaluate(first, ITEMS, CLAIMS, path)
     for _ in range(3):
         next(walk)
     walk.close()  # type: ignore[attr-defined]
@@ -129,7 +138,7 @@ def test_a_complete_evaluation_is_not_run_again(tmp_path: Path) -> None:
 
 def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    for count, _ in enumerate(evaluate(StandIn(), ITEMS, CLAIMS, path), 1):  # type: ignore[arg-type]
+    for count, _ in enumerate(evaluate(StandIn(), ITEMS, CLAIMS, path), 1):
         assert len(path.read_text().splitlines()) == count + 1
 
 
@@ -180,6 +189,111 @@ def test_a_table_of_failures_alone_has_no_numbers_but_coverage() -> None:
     assert (row["coverage"], row["auc"], row["trials"]) == (0.0, None, 2)
 
 
+def test_fakes_of_one_method_are_a_slice() -> None:
+    assert [i.path.name for i in sliced(ITEMS, "vc")] == ["0.1.wav", "0.6.wav", "0.8_b.wav", "error.wav"]
+    assert sliced(ITEMS, "audio-only") == ITEMS and sliced(ITEMS, "both") == sliced(ITEMS, "video-only")
+    with pytest.raises(ConfigError, match=r"--slice ttts: .* did you mean 'tts'"):
+        sliced(ITEMS, "ttts")
+
+
+def test_a_clip_that_stands_twice_is_scored_once() -> None:
+    other_voice = replace(ITEMS[0], audio_path=Path("voice.wav"))
+    assert distinct([*ITEMS, ITEMS[0], other_voice]) == ([*ITEMS, other_voice], 1)
+
+
+def test_one_picture_with_two_voices_is_two_clips(tmp_path: Path) -> None:
+    path, items = tmp_path / "rows.csv", [ITEMS[0], replace(ITEMS[0], audio_path=Path("voice.wav"))]
+    run(items, path)
+    again = StandIn()
+    assert [row.audio_path for row in run(items, path, again)] == ["", "voice.wav"] and again.asked == []
+
+
+def test_a_clip_that_avdetect_fails_on_is_told_and_the_others_are_scored() -> None:
+    class Fragile(StandIn):
+        def detect(self, path: Path, **more: object) -> Verdict:
+            if path.name == "0.6.wav":
+                raise RuntimeError("two\nlines")
+            return super().detect(path, **more)
+
+    rows = run(ITEMS, detector=Fragile())
+    assert [row.verdict for row in rows].count("error") == 2 and len(rows) == 6
+    assert rows[1].reason.startswith(
+        "0.6.wav: could not be scored, avdetect failed (RuntimeError: two lines)"
+    )
+
+
+def test_scores_of_another_model_are_not_added_to(tmp_path: Path) -> None:
+    path, other = tmp_path / "rows.csv", StandIn()
+    run(ITEMS[:2], path)
+    other.model_info = ModelInfo("other", "0", "1")
+    with pytest.raises(DatasetError, match="holds scores of model stand-in"):
+        run(ITEMS, path, other)
+    assert other.asked == []
+
+
+def face_row(name: str, fake: int, faces: Sequence[float], **more: object) -> Row:
+    numbered = tuple(enumerate(faces))
+    row = Row(
+        name, "face_manipulation", fake, max(faces), "inconclusive", "", "swap" if fake else "", name, "s"
+    )
+    return replace(row, faces=numbered, **more)  # type: ignore[arg-type]
+
+
+def test_every_face_is_a_trial_but_for_fakes_that_show_several() -> None:
+    rows = [
+        face_row("a", 0, [0.1, 0.4]),
+        face_row("b", 0, [0.6]),
+        face_row("c", 1, [0.5]),
+        face_row("d", 1, [0.9, 0.2]),
+    ]
+    faces = tables(rows)["face_manipulation"]["faces"]
+    assert (faces["clips"], faces["n_real"], faces["n_fake"], faces["left_out"]) == (3, 3, 1, 2)
+    assert faces["auc"] == pytest.approx(2 / 3)
+
+
+def test_true_stretches_are_looked_for_in_all_clips() -> None:
+    rows = [
+        face_row("a", 1, [0.9], proposals=((0.9, 1.0, 2.0), (0.3, 0.0, 4.0)), truth=((1.0, 2.0),)),
+        face_row("b", 0, [0.8], proposals=((0.95, 0.0, 4.0),)),
+    ]
+    found = tables(rows)["face_manipulation"]["localisation"]
+    # Ranked: false alarm in the real clip, then the hit.
+    assert found["ap"] == {"0.5": 0.5, "0.75": 0.5, "0.95": 0.5}
+    assert found["ar"]["10"] == 1.0 and (found["clips"], found["stretches"]) == (2, 1)
+
+
+def test_several_sets_are_told_together_and_apart() -> None:
+    rows = [replace(row, dataset="one") for row in run(ITEMS[:4])] + [
+        replace(row, dataset="two", fake=1 - row.fake) for row in run(ITEMS[:4])
+    ]
+    table = tables(rows, rounds=0)["voice_cloning"]
+    assert table["datasets"]["one"]["auc"] == 1.0 and table["datasets"]["two"]["auc"] == 0.0
+    assert table["n_real"] == 4 and "datasets" not in tables(rows[:4], rounds=0)["voice_cloning"]
+
+
+def test_tables_count_by_class_and_reason_and_name_every_metric() -> None:
+    table = tables(run(ITEMS), rounds=50)["voice_cloning"]
+    assert (table["coverage_real"], table["coverage_fake"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert table["unscored"] == {"no speech, no face": 1, "is empty": 1}
+    assert table["found"] == 1.0 and table["groups"]["tts"]["coverage"] == 0.5
+    assert (table["acc"], table["acc_real"], table["acc_fake"], table["threshold"]) == (0.75, 0.5, 1.0, 0.5)
+    for name in ("auc", "eer", "ap", "ece", "brier", "cllr", "act_dcf", "min_dcf", "acc"):
+        assert table[name] is not None and f"{name}_ci" in table
+
+
+def test_the_fingerprint_knows_contents_and_labels_but_not_where_clips_lie() -> None:
+    rows = [replace(row, sha256=f"{number}") for number, row in enumerate(run(ITEMS[:4]))]
+    moved = [replace(row, path="/elsewhere/" + row.path) for row in reversed(rows)]
+    assert fingerprint(moved) == fingerprint(rows)
+    assert fingerprint([replace(rows[0], fake=1), *rows[1:]]) != fingerprint(rows)
+    assert fingerprint([replace(rows[0], sha256="9"), *rows[1:]]) != fingerprint(rows)
+
+
+def test_the_worst_errors_come_worst_first() -> None:
+    assert [row.path for row in worst(run(ITEMS), VOICE, 1)] == ["0.6.wav", "0.8_b.wav"]
+    assert [row.path for row in worst(run(ITEMS), VOICE, 5)] == ["0.6.wav", "0.1.wav", "0.8_b.wav", "0.9.wav"]
+
+
 def labelled(face: bool | None, voice: bool | None) -> Item:
     return Item(Path("x"), Label(face_manipulation=face, voice_cloning=voice))
 
@@ -224,3 +338,38 @@ def test_scores_from_the_cache_are_those_of_the_clip(tmp_path: Path, monkeypatch
     monkeypatch.setattr("avdetect.detect.prepare", counted)
     assert list(evaluate(detector(), items, CLAIMS, cache=cache)) == direct
     assert opened == [items[2].path, quiet.path]
+
+
+def manifest_of(folder: Path, clips: int) -> Path:
+    lines = ["file,voice_cloning"]
+    for number in range(clips):
+        make_audio(folder / f"{number}.wav", spoken_by_nobody(1.2 + number / 20))
+        lines.append(f"{number}.wav,{number % 2}")
+    path = folder / "manifest.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_killed_evaluation_on_several_cores_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, 12)
+    whole, cut = tmp_path / "whole.csv", tmp_path / "cut.csv"
+    command = [sys.executable, "-m", "avdetect", "evaluate", str(manifest), "--rounds", "0", "--jobs"]
+    run_it = partial(subprocess.run, capture_output=True, check=True, env=environment(), cwd=tmp_path)
+    run_it([*command, "1", "--csv", str(whole)])
+    killed = subprocess.Popen([*command, "2", "--csv", str(cut)], env=environment(), cwd=tmp_path)
+    until = time.monotonic() + 100
+    while not (cut.is_file() and cut.read_bytes().count(b"\n") > 3) and time.monotonic() < until:
+        time.sleep(0.005)
+    workers = children(killed.pid)
+    killed.kill()
+    killed.wait()
+    assert 3 < cut.read_bytes().count(b"\n") < 13 and workers
+    with cut.open("ab") as file:
+        file.write(b"half a li")
+    run_it([*command, "2", "--csv", str(cut)])
+    assert cut.read_bytes() == whole.read_bytes() and len(read_rows(whole)) == 12
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from avdetect import metrics, spoof_metrics
 from avdetect.intervals import bootstrap, delong, paired_bootstrap
 from avdetect.metrics import UndefinedMetricError
+from avdetect.resampling import Ranking, Resample, metric
+from avdetect.spoof_metrics import act_dcf, cllr, min_dcf
 from avdetect.summary import summary
 
 Array = NDArray[np.float64]
@@ -317,7 +319,7 @@ def test_a_system_does_not_differ_from_itself() -> None:
     scores, labels = tied_trials(5)
     same = delong(scores, 3 * scores + 1, labels)
     assert (same.difference, same.z, same.p) == (0, 0, 1)
-    assert paired_bootstrap(scores, scores, labels, metric="eer", rounds=50).p == 1
+    assert paired_bootstrap(scores, scores, labels, of="eer", rounds=50).p == 1
 
 
 def test_delong_false_alarms_are_as_rare_as_promised() -> None:
@@ -328,6 +330,49 @@ def test_delong_false_alarms_are_as_rare_as_promised() -> None:
     assert 0.02 < rate < 0.09
 
 
+NAMED: dict[str, metrics.Metric] = {
+    "auc": metrics.auc,
+    "eer": metrics.eer,
+    "ap": metrics.average_precision,
+    "tpr@0.1": lambda s, t: metrics.tpr_at_fpr(s, t, 0.1),
+    "acc@0.5": lambda s, t: metrics.accuracy(s, t, 0.5),
+    "acc_real@0.5": lambda s, t: metrics.accuracy(s[~t], t[~t], 0.5),
+    "acc_fake@0.5": lambda s, t: metrics.accuracy(s[t], t[t], 0.5),
+    "ece": metrics.ece,
+    "brier": metrics.brier,
+    "min_dcf": min_dcf,
+    "act_dcf": act_dcf,
+    "cllr": cllr,
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_resampled_metric_is_the_metric_of_the_repeated_trials(name: str) -> None:
+    rng = np.random.default_rng(3)
+    scores = np.round(rng.random(60), 1)  # many ties, within and between classes
+    labels = rng.random(60) < 0.4
+    for _ in range(20):
+        counts = rng.integers(0, 4, size=60)
+        repeated = np.repeat(scores, counts), np.repeat(labels, counts)
+        found = metric(name)(Resample(Ranking.of(scores, labels), counts))
+        assert found == pytest.approx(NAMED[name](*repeated), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["area", "tpr@", "acc@half", "auc@0.5"])
+def test_a_metric_that_cannot_be_resampled_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' cannot be bootstrapped"):
+        bootstrap(SCORES, LABELS, metrics=[name])
+
+
+def test_summary_of_probabilities_costs_their_log_odds() -> None:
+    row = summary([0.2, 0.4, 0.6, 0.9], [False, True, False, True], probabilities=True, rounds=50)
+    assert row["cllr"] == pytest.approx(cllr(np.log([0.25, 2 / 3, 1.5, 9]), [False, True, False, True]))
+    assert row["cllr_ci"][0] <= row["cllr"] <= row["cllr_ci"][1]
+    assert set(row["tpr_at_fpr_ci"]) == set(row["tpr_at_fpr"]) == {"0.01", "0.001"}
+    sure = summary([0.0, 1.0], [False, True], probabilities=True, rounds=0)
+    assert sure["cllr"] == pytest.approx(0, abs=1e-8) and sure["cllr_ci"] is None
+
+
 # -------------------------------------------------------------------------------------------- summary
 
 
@@ -336,10 +381,10 @@ def test_summary_row() -> None:
     assert (row["n_real"], row["n_fake"], row["auc"], row["eer"]) == (4, 4, 15 / 16, 0.25)
     assert (row["acc"], row["acc_real"], row["acc_fake"]) == (0.75, 0.75, 0.75)
     assert row["tpr_at_fpr"] == {"0.01": 0.75, "0.001": 0.75}
-    assert row["groups"] == {
-        "x": {"n_fake": 2, "auc": 7 / 8, "eer": 0.25 + 0.125},
-        "y": {"n_fake": 2, "auc": 1.0, "eer": 0.0},
-    }
+    x, y = row["groups"]["x"], row["groups"]["y"]
+    assert (x["n_fake"], x["auc"], x["eer"]) == (2, 7 / 8, 0.25 + 0.125)
+    assert (y["n_fake"], y["auc"], y["eer"], y["auc_ci"]) == (2, 1.0, 0.0, [1.0, 1.0])
+    assert x["auc_ci"][0] < 7 / 8 < x["auc_ci"][1]
     assert row["auc_ci"][0] <= 15 / 16 <= row["auc_ci"][1]
     assert row["brier"] == pytest.approx(metrics.brier(SCORES, LABELS))
 
@@ -350,7 +395,8 @@ def test_summary_of_too_little_shows_none(labels: list[bool]) -> None:
     assert row["auc"] is None and row["eer_ci"] is None and row["ece"] is None
     assert row["n_fake"] == len(labels)
     assert row["acc"] == (0.5 if labels else None)
-    assert row["groups"] == ({"x": {"n_fake": 2, "auc": None, "eer": None}} if labels else {})
+    nothing = {"n_fake": 2, "auc": None, "eer": None, "auc_ci": None, "eer_ci": None}
+    assert row["groups"] == ({"x": nothing} if labels else {})
 
 
 def test_summary_refuses_nan() -> None:

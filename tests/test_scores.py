@@ -23,7 +23,8 @@ from avdetect.scores import (
     read_trials,
     write_scores,
 )
-from avdetect.scores_cli import add_scores_arguments, run_scores
+from avdetect.scores_cli import add_arguments
+from avdetect.scores_cli import run as run_command
 
 ATTACKS = ("A07", "A08")
 NAMES = tuple(f"LA_E_{number:07d}" for number in range(40))
@@ -241,8 +242,8 @@ def test_exporter_refuses_what_no_reader_could_use(
 
 def run(*arguments: str | Path) -> int:
     parser = argparse.ArgumentParser()
-    add_scores_arguments(parser)
-    return run_scores(parser.parse_args([str(argument) for argument in arguments]))
+    add_arguments(parser)
+    return run_command(parser.parse_args([str(argument) for argument in arguments]))
 
 
 def test_json_of_evaluate_scores(
@@ -309,6 +310,49 @@ def test_decisions_instead_of_scores_are_told(
     assert run("--scores", scores, "--cm-protocol", protocol, "--asv-scores", asv_file, "--json", "-") == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["min_tdcf_legacy"] is None and "look like decisions" in captured.err
+
+
+def test_a_system_that_verifies_speakers_too_has_an_a_dcf(
+    write: Writer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        ("target", 3.0),
+        ("target", 2.0),
+        ("target", 0.5),
+        ("nontarget", -1.0),
+        ("nontarget", 1.0),
+        ("spoof", 0.0),
+    ]
+    lines = [
+        "filename cm-score sasv-score key",
+        *(f"T{i} 0.5 {s} {kind}" for i, (kind, s) in enumerate(rows)),
+    ]
+    path = write("track2.tsv", "\n".join(lines) + "\n")
+    assert run("--protocol", "asvspoof5-track2", "--scores", path, "--rounds", "50", "--json", "-") == 0
+    result = json.loads(capsys.readouterr().out)
+    # From .5 on no target is lost, and one of two other speakers is let in: .5 / 2 over min(.5 + 1, .9).
+    assert result["min_a_dcf"] == pytest.approx(0.25 / 0.9)
+    assert (result["target"], result["nontarget"], result["spoof"]) == (3, 2, 1)
+    assert result["min_a_dcf_ci"][0] <= result["min_a_dcf"] <= result["min_a_dcf_ci"][1]
+    assert run("--protocol", "asvspoof5-track2", "--scores", path, "--rounds", "0") == 0
+    assert "3 target, 2 nontarget, 1 spoof trials" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a 0.5 spoof\nb 0.1 bonafide\n", "no column of target, nontarget and spoof"),
+        ("a 0.5 spoof\nb 0.1 target\n", "no nontarget trials"),
+        (
+            "a 0.5 0.1 spoof\nb 0.1 0.2 target\n",
+            "2 columns are numbers; say which is the score with --score-column",
+        ),
+        ("a 0.5 spoof\nb nan target\n", "line 2: score 'nan' is not a finite number"),
+    ],
+)
+def test_joint_scores_that_cannot_be_read_are_told(text: str, words: str, write: Writer) -> None:
+    with pytest.raises(DatasetError, match=words):
+        run("--protocol", "asvspoof5-track2", "--scores", write("mine.txt", text), "--rounds", "0")
 
 
 def test_official_anchor_through_the_command(shared_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

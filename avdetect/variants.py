@@ -1,0 +1,263 @@
+"""Labelled clips as they are and degraded, each judged by the whole detector: a row per clip, variant and claim.
+
+Sound is degraded after decoding (a codec writes a file and reads it back), so that faces need to be looked for once;
+a picture is degraded into a file that goes through everything that a clip goes through. Real and fake clips get the
+same, drawn from a seed and the clip's content alone. Where no clip is known to have lips and speech that mismatch,
+those that are in sync are judged a second time with their sound moved.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avdetect.degradations import DEGRADATIONS, Kind, Variant, setting_of
+from avdetect.degradations.family import CLAIMS_OF, Recipe, Rng
+from avdetect.errors import MediaError
+from avdetect.looked import Looked
+from avdetect.row_file import RowFile
+from avdetect.rows import key_of, rows_of
+from avdetect.speech import speech_segments
+from avdetect.types import (
+    CLAIMS,
+    SAMPLE_RATE,
+    Claim,
+    Floats,
+    Item,
+    Label,
+    Outcome,
+    Verdict,
+)
+from avdetect.windows import prepare
+
+if TYPE_CHECKING:
+    from avdetect.scoring import Scorer
+
+UNTOUCHED = Variant("untouched", "untouched", "", CLAIMS)
+"""The clip as it is."""
+MOVED_SECONDS = 0.4
+"""By how much sound is late where a mismatch is made."""
+MOVED = f"sound {MOVED_SECONDS} s late"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One answer: `score` in 0..1, or None with the reason. `made` says how the fake was made here ("": it was not)."""
+
+    path: str
+    audio_path: str
+    made: str
+    variant: str
+    claim: str
+    fake: int
+    score: float | None
+    verdict: str
+    reason: str
+    method: str
+    identity: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What no two rows share."""
+        return *self.clip, self.variant, self.claim
+
+    @property
+    def clip(self) -> tuple[str, str, str]:
+        """What the rows of one clip share."""
+        return self.path, self.audio_path, self.made
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An item as it is, or with its sound moved (`made` says so); and what is known of it then."""
+
+    item: Item
+    label: Label
+    made: str = ""
+
+    def key(self, variant: Variant, claim: Claim) -> tuple[str, ...]:
+        """`Trial.key` of its row."""
+        return *key_of(self.item), self.made, variant.name, claim.value
+
+
+def judged(
+    scorer: Scorer,
+    items: Sequence[Item],
+    claims: Sequence[Claim],
+    variants: Sequence[Variant],
+    path: Path,
+    seed: int = 0,
+) -> Iterator[list[Trial]]:
+    """All rows of each item in turn, untouched and in every variant that touches `claims`; also kept in `path` (csv).
+
+    Rows that stand there already are not made again. What cannot be read, or not be degraded, gives rows with the
+    verdict "error" and the reason. Media made on the way lie in a temporary folder, one clip's at a time.
+    """
+    with RowFile[Trial](path, Trial) as file:
+        known, moved = {row.key: row for row in file.rows}, lacks_mismatches(items, claims)
+        for item in items:
+            bench = Bench(scorer, item, claims, seed)
+            subjects = list(subjects_of(item, moved))
+            rows = []
+            for variant in [UNTOUCHED, *variants]:
+                for subject in subjects:
+                    asked = _asked(subject, variant, claims)
+                    there = [known[key] for claim in asked if (key := subject.key(variant, claim)) in known]
+                    missing = [claim for claim in asked if subject.key(variant, claim) not in known]
+                    fresh = bench.trials(subject, variant, missing) if missing else []
+                    file.add(fresh)
+                    rows += [*there, *fresh]
+            yield rows
+
+
+def lacks_mismatches(items: Sequence[Item], claims: Sequence[Claim]) -> bool:
+    """Whether lip-sync is asked for, and no item is known for lips and speech that mismatch."""
+    sync = Claim.LIP_SYNC_MISMATCH
+    return sync in claims and not any(item.label[sync] for item in items)
+
+
+def subjects_of(item: Item, moved: bool) -> Iterator[Subject]:
+    """The item and, with `moved`, one that is in sync a second time with its sound moved."""
+    yield Subject(item, item.label)
+    if moved and item.label[Claim.LIP_SYNC_MISMATCH] is False:
+        yield Subject(item, Label(lip_sync_mismatch=True), MOVED)
+
+
+def _asked(subject: Subject, variant: Variant, claims: Sequence[Claim]) -> list[Claim]:
+    return [claim for claim in claims if claim in variant.claims and subject.label[claim] is not None]
+
+
+class Bench:
+    """One item, opened at the first need, and its latest variant with it."""
+
+    def __init__(self, scorer: Scorer, item: Item, claims: Sequence[Claim], seed: int) -> None:
+        self.scorer, self.item, self.seed = scorer, item, seed
+        self._seen = any(
+            item.label[claim] is not None for claim in CLAIMS_OF[Kind.PICTURE] if claim in claims
+        )
+        self._untouched: Looked | MediaError | None = None
+        self._latest: tuple[str, Looked] | None = None
+
+    def trials(self, subject: Subject, variant: Variant, claims: Sequence[Claim]) -> list[Trial]:
+        """The rows of one subject in one variant."""
+        try:
+            looked = self.look(subject, variant)
+            verdict = self.scorer.detect(self.item.path, prepared=looked)
+        except MediaError as error:
+            verdict = Verdict(self.item.path, Outcome.ERROR, self.scorer.model_info, error=str(error))
+        return _trials(subject, variant, verdict, claims)
+
+    def look(self, subject: Subject, variant: Variant = UNTOUCHED) -> Looked:
+        """The clip in a variant, with all that is seen and heard of it then. MediaError where that fails."""
+        looked = self._in(variant)
+        return _with_sound(looked, _late(_sound_of(looked))) if subject.made else looked
+
+    def _in(self, variant: Variant) -> Looked:
+        if self._latest is None or self._latest[0] != variant.name:
+            self._latest = variant.name, self._degraded(variant)
+        return self._latest[1]
+
+    def _degraded(self, variant: Variant) -> Looked:
+        untouched = self._as_it_is()
+        if variant == UNTOUCHED:
+            return untouched
+        degradation, setting = DEGRADATIONS[variant.degradation], setting_of(variant)
+        rng = self._dice(variant, untouched.clip.sha256)
+        try:
+            if degradation.kind is Kind.PICTURE:
+                return self._repainted(untouched, degradation.build()(setting), rng)
+            if untouched.clip.waveform is None:
+                return untouched
+            sound = degradation.build()(untouched.clip.waveform, setting, rng)
+            return _with_sound(untouched if degradation.keeps_time else _unseen(untouched), sound)
+        except MediaError as error:  # it names a file that has gone
+            problem = f"cannot be degraded by {variant.name} ({error.problem})"
+            raise MediaError(self.item.path, problem, "leave that variant out") from error
+
+    def _as_it_is(self) -> Looked:
+        """The clip as it is; looked at once, and what went wrong is told again each time."""
+        if self._untouched is None:
+            try:
+                self._untouched = self._open()
+            except MediaError as error:
+                self._untouched = error
+        if isinstance(self._untouched, MediaError):
+            raise self._untouched
+        return self._untouched
+
+    def _open(self) -> Looked:
+        prepared = prepare(self.item.path, self.scorer.settings, audio_path=self.item.audio_path)
+        if not self._seen and prepared.clip.waveform is not None:  # nothing will be asked of its picture
+            prepared.clip = replace(prepared.clip, fps=None, width=None, height=None)
+        return Looked.at(prepared)
+
+    def _dice(self, variant: Variant, content: str) -> Rng:
+        return np.random.default_rng([self.seed, int(content[:12], 16), zlib.crc32(variant.name.encode())])
+
+    def _repainted(self, untouched: Looked, recipe: Recipe, rng: Rng) -> Looked:
+        """The clip with its picture through `recipe`, looked at anew, beside its own sound."""
+        from avdetect.degradations.picture import rendered
+
+        if not untouched.clip.has_video:
+            return untouched
+        with tempfile.TemporaryDirectory(prefix="avdetect-") as folder:
+            path = rendered(untouched.clip, recipe, Path(folder), rng)
+            looked = Looked.at(prepare(path, self.scorer.settings))
+        sound, speech = untouched.clip.waveform, untouched.speech
+        if recipe.sound is not None and sound is not None:
+            sound = recipe.sound(sound, rng)
+            speech = speech_segments(sound)
+        clip = replace(looked.clip, path=self.item.path, waveform=sound, duration=untouched.clip.duration)
+        return replace(looked, clip=clip, speech=speech, warnings=untouched.warnings)
+
+
+def _sound_of(looked: Looked) -> Floats:
+    if looked.clip.waveform is None:
+        raise MediaError(looked.clip.path, "holds no sound to move", "leave it out")
+    return looked.clip.waveform
+
+
+def _late(waveform: Floats) -> Floats:
+    """Sound moved back; what runs out at the end comes in at the start, for silence there would tell the class."""
+    return np.roll(waveform, round(MOVED_SECONDS * SAMPLE_RATE))
+
+
+def _unseen(looked: Looked) -> Looked:
+    """The clip's sound alone."""
+    clip = replace(looked.clip, fps=None, width=None, height=None)
+    return replace(looked, clip=clip, tracks=[], seen={})
+
+
+def _with_sound(looked: Looked, waveform: Floats) -> Looked:
+    """The clip with another sound; one without a picture is as long as that sound."""
+    clip = looked.clip
+    duration = clip.duration if clip.has_video else waveform.size / SAMPLE_RATE
+    return replace(
+        looked, clip=replace(clip, waveform=waveform, duration=duration), speech=speech_segments(waveform)
+    )
+
+
+def _trials(subject: Subject, variant: Variant, verdict: Verdict, claims: Sequence[Claim]) -> list[Trial]:
+    item = replace(subject.item, label=subject.label)
+    return [
+        Trial(
+            path=row.path,
+            audio_path=row.audio_path,
+            made=subject.made,
+            variant=variant.name,
+            claim=row.claim,
+            fake=row.fake,
+            score=row.score,
+            verdict=row.verdict,
+            reason=row.reason,
+            method=subject.made or row.method,
+            identity=row.identity,
+        )
+        for row in rows_of(item, verdict, claims)
+    ]
