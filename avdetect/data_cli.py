@@ -104,6 +104,7 @@ def _index(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    from avdetect import plugins
     from avdetect.datasets import DATASETS, load
 
     if args.name:
@@ -111,8 +112,9 @@ def _list(args: argparse.Namespace) -> int:
         for field in ("title", "labels", "size", "licence", "access", "layout", "citation"):
             print(f"{field:>9}  {getattr(dataset, field)}")
         return 0
-    width = max(map(len, DATASETS))
-    for name in DATASETS:
+    names = [*DATASETS, *plugins.announced(plugins.DATASETS)]
+    width = max(map(len, names))
+    for name in names:
         dataset = load(name)
         print(f"{name:<{width}}  {dataset.title}")
         for field in ("labels", "size", "licence", "access"):

@@ -7,13 +7,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avdetect.errors import AvdetectError, ConfigError, ModelError
+from avdetect.errors import ConfigError, ModelError
+from avdetect.loading import first_line, load_network
 from avdetect.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -95,6 +93,14 @@ def check_readings(folder: Path, config: dict[str, Any]) -> None:
     window = table(config, "window")
     length = number(window, "length", 4.0, 1.0, LONGEST_WINDOW)
     number(window, "hop", 2.0, 0.2, length)
+    for name, stream in table(config, "streams").items():
+        options = stream.get("options") if isinstance(stream, dict) else None
+        elsewhere = options.get("pretrained") if isinstance(options, dict) else None
+        if elsewhere is not None:  # a saved model holds all of its own, and loading one asks no hub
+            raise ModelError(
+                f"{folder}: config.json: the stream '{name}' takes weights from elsewhere ({elsewhere!r}); "
+                "save the model again"
+            )
     thresholds, calibration = table(config, "thresholds"), table(config, "calibration")
     for claim in table(config, "claims"):
         if thresholds:
@@ -129,75 +135,18 @@ def check_device(device: str) -> None:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"device {device} cannot be used ({_first_line(error)}); leave it out for cpu"
+            f"device {device} cannot be used ({first_line(error)}); leave it out for cpu"
         ) from None
 
 
 def load(name_or_folder: str | Path = DEFAULT, device: str = "cpu") -> FusionModel:
-    """A model ready to score, in single precision.
+    """A model to go on training from, in single precision; `loading.load_network` gives one that only scores.
 
     ModelError where the folder isn't a model or its weights don't fit its config.
     """
     folder = find(name_or_folder)
-    from safetensors import SafetensorError
+    from avdetect.fusion import FusionConfig, FusionModel
 
-    # What a strange config.json makes PyTorch and transformers raise.
-    unusable = (
-        *(SafetensorError, AvdetectError, OSError, RuntimeError, TypeError, ValueError, LookupError),
-        *(AttributeError, AssertionError, ArithmeticError, ImportError, MemoryError),
-    )
-    try:
-        with _quiet():
-            model, unfit = _load(folder)
-    except unusable as error:
-        raise ModelError(
-            f"{folder}: the weights cannot be loaded ({_first_line(error)}); copy or train the model again"
-        ) from error
-    if unfit:  # transformers would go on with random numbers in their place
-        raise ModelError(
-            f"{folder}: the weights cannot be loaded ({len(unfit)} do not fit config.json, the first is "
-            f"'{unfit[0]}'); copy or train the model again"
-        )
-    placed: Any = model.train(False)
-    ready: FusionModel = placed.to(device)
-    return ready
-
-
-def _load(folder: Path) -> tuple[FusionModel, list[str]]:
-    """The model, and the names of weights that are missing, one too many or of another shape."""
-    from avdetect.fusion import FusionModel
-
-    read: Any = FusionModel.from_pretrained  # its stubs know nothing of what it gives with loading info
-    model, loading = read(
-        folder,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # they are told below
-        dtype="float32",
-    )
-    misshapen = {name for name, *_ in loading["mismatched_keys"]}
-    return model, sorted({*loading["missing_keys"], *loading["unexpected_keys"], *misshapen})
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the notes of transformers: what they tell is told by ModelError."""
-    import avdetect.fusion  # noqa: F401  (imports transformers, with what it needs before)
-
-    notes: Any = import_module("transformers.utils.logging")
-    level, bars = notes.get_verbosity(), notes.is_progress_bar_enabled()
-    notes.set_verbosity(notes.CRITICAL)
-    notes.disable_progress_bar()
-    try:
-        yield
-    finally:
-        notes.set_verbosity(level)
-        if bars:
-            notes.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    """What an error says, on one line of bearable length."""
-    text = " ".join(str(error).split("\n\n")[0].split())
-    return text[:200] or type(error).__name__
+    model = load_network(folder, device, lambda config: FusionModel(FusionConfig(**config)))
+    assert isinstance(model, FusionModel)
+    return model

@@ -320,6 +320,13 @@ SPOILT: list[tuple[str, Callable[[Path], object], str]] = [
     ("window", lambda m: edit(m, window={"length": 0}), "length = 0 is not a number from 1 to 60"),
     ("hop", lambda m: edit(m, window={"hop": float("nan")}), "hop = nan is not a number"),
     ("limits", lambda m: edit(m, thresholds=limits(0.9, 0.5)), "low = 0.9 is not a number from 0 to 0.5"),
+    (
+        "hub",
+        lambda m: edit(
+            m, streams={"voice": {"encoder": "speech_backbone", "options": {"pretrained": "a/b"}}}
+        ),
+        "takes weights from elsewhere ('a/b')",
+    ),
     ("scale", lambda m: edit(m, calibration={}, claims=[]), "claims = [] is not a table"),
 ]
 
