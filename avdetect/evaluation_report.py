@@ -90,8 +90,12 @@ def described(
     targets: Sequence[str],
     rows: Sequence[Row],
     throughput: Throughput,
+    met: int,
 ) -> dict[str, Any]:
-    """Command, date, model, data and speed of an evaluation, as JSON."""
+    """Command, date, model, data and speed of an evaluation, as JSON.
+
+    `met`: how many of the clips are of sources that the model was trained on.
+    """
     return {
         "command": wording.encodable(shlex.join(["python", "-m", "avdetect", "evaluate", *arguments])),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -100,6 +104,7 @@ def described(
         "data": {
             "targets": [wording.encodable(target) for target in targets],
             "clips": len({row.key for row in rows}),
+            "clips_of_trained_sources": met,
             "fingerprint": fingerprint(rows),
         },
         "throughput": throughput.to_dict(),

@@ -7,10 +7,12 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avdetect import hub
 from avdetect.errors import ConfigError, DatasetError
 from avdetect.evaluate import distinct, sliced, worst
 from avdetect.evaluation_page import to_html
@@ -19,7 +21,7 @@ from avdetect.outputs import check_output, open_output
 from avdetect.prepared import Cache
 from avdetect.progress import track, watched
 from avdetect.rows import Journal, Row, journal_of, key_of, read_rows, write_parquet
-from avdetect.scoring import Scorer, alone, one_thread, together, unscored, walk
+from avdetect.scoring import FaceByFace, Scorer, alone, one_thread, together, unscored, walk
 from avdetect.targets import Target, read_items, read_targets
 from avdetect.types import CLAIMS, Claim, Item
 from avdetect.wording import printable
@@ -111,10 +113,16 @@ def write(
     text: str,
 ) -> None:
     """Everything that was asked for; `text` goes to standard output where JSON does not."""
+    met = trained_on(args.model, chosen.items) if isinstance(scorer, FaceByFace) else 0
     most = args.probes if args.probes is not None else (PROBED if args.html else 0)
     result = Evaluation(
         described(
-            args.arguments, scorer.model_info, [str(target) for target in chosen.targets], rows, throughput
+            args.arguments,
+            scorer.model_info,
+            [str(target) for target in chosen.targets],
+            rows,
+            throughput,
+            met,
         ),
         table,
         _probes(chosen, most, args.jobs),
@@ -129,6 +137,17 @@ def write(
     if args.html:
         with open_output(args.html, "--html") as file:
             file.write(to_html(result))
+
+
+def trained_on(model: str, items: Sequence[Item]) -> int:
+    """How many items are of sources that a model was trained on; tells so, for their scores flatter it."""
+    sources = hub.trained_sources(hub.find(model))
+    met = sum(item.source in sources for item in items)
+    if met:
+        say(
+            f"{met} of {len(items)} clips are of sources that {model} was trained on: what they score flatters it"
+        )
+    return met
 
 
 def _probes(chosen: Chosen, most: int, jobs: int | None) -> dict[str, Any]:

@@ -123,6 +123,12 @@ def info(folder: Path) -> ModelInfo:
     return ModelInfo(str(config.get("name", folder.name)), str(config.get("version", "0")), digest)
 
 
+def trained_sources(folder: Path) -> frozenset[str]:
+    """The sources of the clips that a model was trained on, as far as its folder tells."""
+    named = read_config(folder).get("sources")
+    return frozenset(map(str, named)) if isinstance(named, list) else frozenset()
+
+
 def check_device(device: str) -> None:
     """ConfigError unless `device` is cpu, or a GPU that is there."""
     if device == "cpu":

@@ -16,8 +16,8 @@ class DataSettings:
     """`manifest`: csv or parquet with train and val rows. `cache`: where prepared clips are kept.
 
     `window`: seconds of the pieces that clips are kept in; training draws shorter ones out of them. `hide`: a probe
-    for shortcuts, "faces" or "speech" is taken out of every clip. `leave_out`: files, as their paths end, that are neither
-    trained nor scored on, because their labels are known to be wrong.
+    for shortcuts, "faces" or "speech" is taken out of every clip. `leave_out`: files, as their paths end, that are
+    neither trained nor scored on, because their labels are known to be wrong.
     """
 
     manifest: Path

@@ -192,7 +192,8 @@ def fit(job: Job, clips: Sequence[PreparedClip], held_out: Sequence[PreparedClip
     torch.manual_seed(config.training.seed)
     model = build_model(config)
     recipes = [*getattr(model.config, "recipes", []), job.recipe.stem]
-    vars(model.config).update(recipes=recipes, folds=config.training.folds)
+    sources = sorted({clip.item.source for clip in clips if clip.item.source})
+    vars(model.config).update(recipes=recipes, folds=config.training.folds, sources=sources)
     trainer = make_trainer(model, config, clips, held_out, run)
     last = by_main(lambda: open_run(job, run))
     trainer.train(resume_from_checkpoint=None if last is None else str(last))

@@ -17,8 +17,9 @@ from avdetect import curves
 from avdetect.evaluate import tables
 from avdetect.evaluation_page import percent_range, rate_text, to_html
 from avdetect.evaluation_report import Evaluation, Throughput, described
+from avdetect.evaluation_run import trained_on
 from avdetect.rows import Row, read_rows
-from avdetect.types import ModelInfo
+from avdetect.types import Item, Label, ModelInfo
 
 MODEL = ModelInfo("base", "1.2", "ab" * 32)
 FAKE = np.array([False, False, True, True])
@@ -82,7 +83,7 @@ def rows() -> list[Row]:
 
 
 def evaluation(some: list[Row]) -> Evaluation:
-    about = described(["m.csv", "--csv", "a b.csv"], MODEL, ["m.csv"], some, Throughput(22, 44.0, 4.0, 1))
+    about = described(["m.csv", "--csv", "a b.csv"], MODEL, ["m.csv"], some, Throughput(22, 44.0, 4.0, 1), 3)
     probes = {
         "voice_cloning": {
             "all": {"n_real": 10, "n_fake": 10, "auc_random_folds": 0.9, "auc_held_out_sources": None}
@@ -115,6 +116,20 @@ class Parsed(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in ("path", "rect"):
             assert self.open.pop() == tag
+
+
+def test_clips_of_sources_that_the_model_was_trained_on_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = to_html(evaluation(rows()))
+    assert "3 of these clips are of sources that this model was trained on" in page
+
+    (tmp_path / "config.json").write_text('{"model_type": "avdetect", "sources": ["lab", "street"]}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    items = [Item(Path(f"{n}.wav"), Label(), source=source) for n, source in enumerate(("lab", "sea", None))]
+    assert trained_on(str(tmp_path), items) == 1
+    assert "1 of 3 clips are of sources that" in capsys.readouterr().err
+    assert trained_on(str(tmp_path), items[1:]) == 0 and capsys.readouterr().err == ""
 
 
 def test_the_page_stands_alone_and_says_what_it_rests_on() -> None:

@@ -71,3 +71,23 @@ def test_train_fusion(manifest: Path, tmp_path: Path) -> None:
     )
     assert (tmp_path / "runs" / "mine" / "model" / "README.md").is_file()
     assert "sample_voice.flac" in said
+
+
+def test_ablate_forgeries(manifest: Path, tmp_path: Path) -> None:
+    arguments = (
+        manifest,
+        "--claim",
+        "voice_cloning",
+        "--kinds",
+        "griffin_lim",
+        "--steps",
+        "1",
+        "--out",
+        tmp_path,
+    )
+    said = run("ablate_forgeries.py", *arguments, cwd=tmp_path)
+    assert [line.split("\t")[0] for line in said.splitlines()] == ["none", "all", "griffin_lim"]
+    with (tmp_path / "voice_cloning.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["real"] for row in rows] == ["2"] * 3 and rows[0]["p"] == "" != rows[1]["p"]
+    assert run("ablate_forgeries.py", *arguments, cwd=tmp_path) == said  # from what is there already

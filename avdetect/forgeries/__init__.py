@@ -6,16 +6,41 @@ finds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 
 import numpy as np
 
-from avdetect.forgeries.family import CLAIM_OF, WEIGHTS, Donor, Forged, Forgery, Kind, Member
+from avdetect.forgeries.family import (
+    CLAIM_OF,
+    WEIGHTS,
+    Act,
+    Donor,
+    Forged,
+    Forgery,
+    Kind,
+    Member,
+    Whose,
+    chained,
+)
 from avdetect.types import Window
 
-__all__ = ["CLAIM_OF", "FORGERIES", "WEIGHTS", "Donor", "Forged", "Kind", "Member", "draw", "forge"]
+__all__ = [
+    "CLAIM_OF",
+    "FORGERIES",
+    "WEIGHTS",
+    "Act",
+    "Donor",
+    "Forged",
+    "Kind",
+    "Member",
+    "Whose",
+    "clash",
+    "compose",
+    "draw",
+    "forge",
+]
 
 Rng = np.random.Generator
 
@@ -31,11 +56,11 @@ def _built(module: str, name: str, method: str, wrapper: str) -> Callable[[], Fo
 
 
 def _face(module: str, name: str, method: str, donor: Donor = Donor.NONE) -> Member:
-    return Member(Kind.FACE, _built(module, name, method, "canvas"), donor)
+    return Member(Kind.FACE, _built(module, name, method, "canvas"), Act.PAINT, donor)
 
 
 def _voice(module: str, name: str, method: str, donor: Donor = Donor.NONE) -> Member:
-    return Member(Kind.VOICE, _built(module, name, method, "voices"), donor)
+    return Member(Kind.VOICE, _built(module, name, method, "voices"), Act.SPEAK, donor)
 
 
 def _resynthesis(name: str, method: str, donor: Donor = Donor.NONE) -> Member:
@@ -44,11 +69,19 @@ def _resynthesis(name: str, method: str, donor: Donor = Donor.NONE) -> Member:
 
         return as_forgery(resynthesis(name), method)
 
-    return Member(Kind.VOICE, build, donor)
+    return Member(Kind.VOICE, build, Act.SPEAK, donor)
 
 
-def _sync(name: str, method: str, donor: Donor = Donor.NONE) -> Member:
-    return Member(Kind.SYNC, _built("desync", name, method, "desync"), donor)
+def _sync(
+    name: str, method: str, act: Act, donor: Donor = Donor.NONE, whose: Whose = Whose.OTHER
+) -> Member:
+    return Member(Kind.SYNC, _built("desync", name, method, "desync"), act, donor, whose)
+
+
+def _mouth_held() -> Forgery:
+    from avdetect.forgeries.held_mouth import mouth_held
+
+    return mouth_held
 
 
 FORGERIES: dict[str, Member] = {
@@ -74,13 +107,24 @@ FORGERIES: dict[str, Member] = {
     "partial_resynthesis": _voice("splicing", "partly_resynthesised", "words re-synthesised", Donor.OPTIONAL),
     "word_edit": _voice("splicing", "word_edited", "words replaced", Donor.OPTIONAL),
     "text_to_speech": _voice("text_to_speech", "read_aloud", "text to speech"),
-    "shift": _sync("shifted", "shifted sound"),
-    "swap": _sync("swapped_in", "swapped speech", Donor.NEEDED),
-    "drift": _sync("drifting", "drifting sound"),
-    "retimed": _sync("retimed", "re-timed words"),
-    "dubbed": _sync("dubbed", "dubbed stretch", Donor.OPTIONAL),
-    "frozen": _sync("frozen", "frozen picture"),
-    "looped": _sync("looped", "looped picture"),
+    "shift": _sync("shifted", "shifted sound", Act.MOVE_SOUND),
+    "swap": _sync("swapped_in", "swapped speech", Act.REPLACE_SOUND, Donor.NEEDED),
+    "swap_same_sex": _sync(
+        "swapped_same_sex",
+        "swapped speech of the same sex",
+        Act.REPLACE_SOUND,
+        Donor.NEEDED,
+        Whose.SAME_SEX,
+    ),
+    "swap_same_person": _sync(
+        "swapped_in", "swapped speech of the same person", Act.REPLACE_SOUND, Donor.NEEDED, Whose.SAME_PERSON
+    ),
+    "drift": _sync("drifting", "drifting sound", Act.MOVE_SOUND),
+    "retimed": _sync("retimed", "re-timed words", Act.MOVE_SOUND),
+    "dubbed": _sync("dubbed", "dubbed stretch", Act.REPLACE_SOUND, Donor.OPTIONAL, Whose.ANYONE),
+    "frozen": _sync("frozen", "frozen picture", Act.REORDER_PICTURE),
+    "looped": _sync("looped", "looped picture", Act.REORDER_PICTURE),
+    "frozen_mouth": Member(Kind.SYNC, _mouth_held, Act.PAINT),
 }
 """Name -> member."""
 
@@ -93,6 +137,34 @@ def _forgery(name: str) -> Forgery:
 def forge(name: str, window: Window, rng: Rng, donor: Window | None = None, strength: float = 1.0) -> Forged:
     """The window through the forgery `name` (a key of FORGERIES); see `family.Forgery`."""
     return _forgery(name)(window, rng, donor, strength)
+
+
+def compose(
+    names: Sequence[str], window: Window, rng: Rng, donor: Window | None = None, strength: float = 1.0
+) -> Forged:
+    """The window through several forgeries, each made of what the one before left, with one joint label.
+
+    They are done in the order of `family.Act` whatever the order of `names`. ValueError where they `clash`, or where
+    one of them lacks something.
+    """
+    problem = clash(names)
+    if problem is not None:
+        raise ValueError(problem)
+    first, *others = sorted(names, key=lambda name: (FORGERIES[name].act, name))
+    forged = forge(first, window, rng, donor, strength)
+    for name in others:
+        forged = chained(forged, forge(name, forged.window, rng, donor, strength))
+    return forged
+
+
+def clash(names: Sequence[str]) -> str | None:
+    """Why forgeries cannot be composed, None where they can."""
+    together = "+".join(names)
+    if not names or len(set(names)) < len(names):
+        return f"'{together}' needs one or more forgeries, none of them twice"
+    if sum(FORGERIES[name].act is Act.MOVE_SOUND for name in names) > 1:
+        return f"'{together}' moves the sound twice, and what moves it on may move it back; name one of them"
+    return None
 
 
 def draw(kind: Kind | str, rng: Rng, *, donor: bool = False) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 import avdetect.compat  # noqa: F401  (must stand before torchaudio)
 from avdetect.forgeries.parametric import FFT, resynthesised_with, warped
 from avdetect.forgeries.spectra import envelope, istft, stft
-from avdetect.forgeries.voicing import pitch
+from avdetect.forgeries.voicing import median_pitch
 from avdetect.types import Floats
 
 Rng = np.random.Generator
@@ -24,7 +24,7 @@ def voice_converted(waveform: Floats, rng: Rng, donor: Floats | None = None) -> 
     )
     colour = _random_colour(rng)
     if donor is not None and len(donor) >= 2 * FFT:
-        ratio = float(np.clip(_median_pitch(donor) / _median_pitch(waveform), 0.5, 2.0))
+        ratio = float(np.clip((median_pitch(donor) or 150.0) / (median_pitch(waveform) or 150.0), 0.5, 2.0))
         formants = float(np.clip(ratio**0.3, 0.82, 1.22))
         colour = (_mean_colour(donor) - _mean_colour(waveform)).clamp(-1.4, 1.4) * float(
             rng.uniform(0.5, 1.0)
@@ -34,12 +34,6 @@ def voice_converted(waveform: Floats, rng: Rng, donor: Floats | None = None) -> 
             waveform, rng, ratio=ratio, formants=formants, calm=float(rng.uniform(0, 1)), colour=colour
         )
     return _filtered(waveform, rng, ratio, formants, colour)
-
-
-def _median_pitch(waveform: Floats) -> float:
-    hertz, periodicity = pitch(waveform, 256)
-    clear = hertz[periodicity > 0.6]
-    return float(np.median(clear)) if len(clear) > 4 else 150.0
 
 
 def _random_colour(rng: Rng) -> Tensor:

@@ -133,6 +133,16 @@ def swapped_in(window: Window, rng: Rng, donor: Window | None, strength: float) 
     return _with_sound(window, donor, 0, end, int(rng.integers(max(1, donor.steps // 4))))
 
 
+def swapped_same_sex(window: Window, rng: Rng, donor: Window | None, strength: float) -> Moved:
+    """As `swapped_in`, from a donor of the same sex: no voice betrays that it isn't this face's."""
+    if donor is not None and donor.waveform is not None and window.waveform is not None:
+        from avdetect.forgeries.voicing import same_sex
+
+        if not same_sex(window.waveform, donor.waveform):
+            raise ValueError("the donor's voice is not as high or low as the clip's, or one of them has no pitch")
+    return swapped_in(window, rng, donor, strength)
+
+
 def drifting(window: Window, rng: Rng, donor: Window | None, strength: float) -> Moved:
     """Sound in step at the start that runs ahead or falls behind, by 0.2 to 1 s at the end."""
     most = min(1.0, 0.4 * window.steps / FRAME_RATE) * FRAME_RATE
@@ -186,7 +196,7 @@ def _warped(window: Window, offsets: NDArray[np.float64]) -> Moved:
     waveform = np.interp(at, np.arange(len(window.waveform)), window.waveform, 0.0, 0.0).astype(np.float32)
     inside = np.clip(np.round(source).astype(int), 0, window.steps - 1)
     speech = None if window.speech is None else window.speech[inside] & (np.round(source) == inside)
-    return Moved(_runs(np.abs(offsets) > UNNOTICED), waveform, speech)
+    return Moved(runs(np.abs(offsets) > UNNOTICED), waveform, speech)
 
 
 def _with_sound(window: Window, donor: Window, first: int, end: int, begin: int) -> Moved:
@@ -237,6 +247,7 @@ def _stretch(window: Window, rng: Rng, strength: float) -> tuple[int, int]:
     return first, first + length
 
 
-def _runs(flags: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
+def runs(flags: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
+    """First and end of each stretch of True in flags [T]."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return tuple((int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True))

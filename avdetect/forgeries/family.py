@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import IntEnum, StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avdetect.types import Claim, Floats, Label, Window
+from avdetect.types import Claim, Floats, Label, Segment, Window
 
 Rng = np.random.Generator
 
@@ -59,12 +59,15 @@ WEIGHTS: dict[Kind, dict[str, float]] = {
     },
     Kind.SYNC: {
         "shift": 1.0,
-        "swap": 1.0,
+        "swap": 0.6,
+        "swap_same_sex": 0.4,
+        "swap_same_person": 0.2,
         "drift": 0.5,
         "retimed": 0.5,
         "dubbed": 0.5,
         "frozen": 0.3,
         "looped": 0.5,
+        "frozen_mouth": 0.6,
     },
 }
 """How often a forgery is drawn beside the others of its kind; 0: only where it is named."""
@@ -76,6 +79,25 @@ class Donor(StrEnum):
     NONE = "none"
     OPTIONAL = "optional"
     NEEDED = "needed"
+
+
+class Whose(StrEnum):
+    """From which clip a forgery takes, where there are many to choose from."""
+
+    ANYONE = "another clip"
+    OTHER = "another person's clip"
+    SAME_SEX = "a clip of another person of the same sex, by their pitch,"
+    SAME_PERSON = "a clip in which the same person says something else"
+
+
+class Act(IntEnum):
+    """What a forgery does. Several of one window are done in this order: none moves what an earlier one has made."""
+
+    MOVE_SOUND = 0
+    REORDER_PICTURE = 1
+    REPLACE_SOUND = 2
+    SPEAK = 3
+    PAINT = 4
 
 
 @dataclass(frozen=True)
@@ -104,8 +126,42 @@ of the words replaced; of lip-sync the size of the displacement. 0 leaves everyt
 
 @dataclass(frozen=True)
 class Member:
-    """A line of the table: what it forges, how to get it, and whether it takes from a donor."""
+    """A line of the table: what it forges, how to get it, what it does, and whether and from whom it takes."""
 
     kind: Kind
     build: Callable[[], Forgery]
+    act: Act
     donor: Donor = Donor.NONE
+    whose: Whose = Whose.OTHER
+
+
+# Several forgeries of one window
+
+
+def chained(one: Forged, other: Forged) -> Forged:
+    """What `other` is of the first source, when it was made of `one`'s window.
+
+    A claim is true that either makes true; segments are united, methods joined, masks are the greater of both. Wherever
+    `other` shows the picture in another order, `one` may have done so too, but has not painted.
+    """
+    masks = one.masks if other.masks is None else other.masks
+    if one.masks is not None and other.masks is not None:
+        masks = np.maximum(one.masks, other.masks)
+    frames = one.frames if other.frames is None else other.frames
+    if one.frames is not None and other.frames is not None:
+        frames = one.frames[other.frames]
+    face, voice, lip_sync = (one.label[claim] or other.label[claim] for claim in CLAIM_OF.values())
+    label = Label(face, voice, lip_sync, united((*one.label.segments, *other.label.segments)))
+    return Forged(other.window, label, f"{one.method} + {other.method}", masks, frames)
+
+
+def united(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    """Segments of which none touches another of its claim and track, by claim and then by time."""
+    out: list[Segment] = []
+    for segment in sorted(segments, key=lambda one: (str(one.claim), one.track or 0, one.start)):
+        last = out[-1] if out else None
+        if last and (last.claim, last.track) == (segment.claim, segment.track) and segment.start <= last.end:
+            out[-1] = replace(last, end=max(last.end, segment.end))
+        else:
+            out.append(segment)
+    return tuple(out)

@@ -96,7 +96,9 @@ def mouth_redrawn(faces: Faces, rng: Rng, donor: Faces | None = None) -> Painted
         images[index] = faces.images[index]
         masks[index] = style.mask(faces.landmarks[index], faces.size, rng)
         if borrowed or shift:
-            spoken = _mouth_of(borrowed or faces, int(others[index]), faces.landmarks[index], style)
+            spoken = mouth_of(
+                borrowed or faces, int(others[index]), faces.landmarks[index], keep_shape=style.keep_shape
+            )
             where = _speaking(faces.landmarks[index], faces.size, borrowed is None)
             over = colour_matched(spoken, faces.images[index], where)
             images[index] = laid(faces.images[index], over, where)
@@ -106,12 +108,15 @@ def mouth_redrawn(faces: Faces, rng: Rng, donor: Faces | None = None) -> Painted
     return Painted(images, masks)
 
 
-def _mouth_of(source: Faces, other: int, points: Floats, style: _Style) -> Bytes:
-    """The source's picture with its skull where this one's is, and its mouth in its own shape or in this one's."""
+def mouth_of(source: Faces, other: int, points: Floats, *, keep_shape: bool) -> Bytes:
+    """Picture `other` of the source with its skull where the landmarks `points` [478, 2] have it.
+
+    Its mouth is in its own shape; with `keep_shape` in that of `points`.
+    """
     matrix = similarity(source.landmarks[other][list(SKULL)], points[list(SKULL)])
     over, theirs = moved(source.images[other], matrix), placed(source.landmarks[other], matrix)
     goal = points.copy()
-    if not style.keep_shape:
+    if not keep_shape:
         goal[list(MOUTH)] = theirs[list(MOUTH)]
     edge, inside = frame_points(over.shape[0]), list(SPOKEN)
     return np.asarray(

@@ -11,6 +11,9 @@ from avdetect.types import SAMPLE_RATE, Floats
 Rng = np.random.Generator
 LOWEST, HIGHEST = 65.0, 420.0
 """Hz."""
+BETWEEN_SEXES = 165.0
+"""Hz, between the mean pitch of men (132 Hz) and of women (223 Hz) in Peterson & Barney, "Control methods used in a
+study of the vowels" (1952)."""
 
 _RATE = SAMPLE_RATE // 2
 _FRAME = 512  # of that: 64 ms, three periods of the lowest voice and more
@@ -41,6 +44,22 @@ def pitch(waveform: Floats, hop: int) -> tuple[Floats, Floats]:
     hertz = median_filter(_RATE / (lags[at] + offset), 5)
     loud = frames.std(1) > 0.02 * max(float(np.quantile(frames.std(1), 0.95)), 1e-6)
     return hertz.astype(np.float32), (np.clip(here, 0, 1) * loud).astype(np.float32)
+
+
+def median_pitch(waveform: Floats) -> float | None:
+    """Hz, of the clearly voiced speech in a waveform [S]; None where there is too little of it."""
+    hertz, periodicity = pitch(waveform, 256)
+    clear = hertz[periodicity > 0.6]
+    return float(np.median(clear)) if len(clear) > 4 else None
+
+
+def same_sex(one: Floats, other: Floats) -> bool:
+    """Whether two voices [S] are of one sex as far as pitch tells: both medians below BETWEEN_SEXES, or both above.
+
+    False where either has no pitch. Children count as women.
+    """
+    ours, theirs = median_pitch(one), median_pitch(other)
+    return ours is not None and theirs is not None and (ours < BETWEEN_SEXES) == (theirs < BETWEEN_SEXES)
 
 
 def _autocorrelation(frames: Floats) -> Floats:
