@@ -2,6 +2,7 @@
 
 All clips of a group are written by the same road: 25 frames a second and H.264, sound in one band and at one gain, AAC
 (or 16-bit PCM where there is sound alone), of one length and one number of bytes. So nothing but the forgery differs.
+The gain differs from group to group: were every source brought to one level, what is not exactly there would be forged.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import numpy as np
 
 from avdetect.errors import AvdetectError, ConfigError, MediaError
 from avdetect.folders import claim
-from avdetect.forge_media import Faked, Footage, fake, images, look
-from avdetect.forgeries import FORGERIES, Donor, Kind, draw
-from avdetect.forgeries.canvas import best_donor
+from avdetect.forge_donors import find_donor, look_at, wanting
+from avdetect.forge_media import Faked, Footage, fake, images
+from avdetect.forgeries import FORGERIES, TOGETHER, Donor, Kind, clash, draw
 from avdetect.manifest import read_manifest, write_manifest
-from avdetect.types import CLAIMS, SAMPLE_RATE, Claim, Floats, Item, Label, Window
+from avdetect.types import CLAIMS, SAMPLE_RATE, Claim, Floats, Item, Label
 from avdetect.writing import write_clip
 
 RECORD, MANIFEST = "forge.json", "manifest.csv"
@@ -31,10 +32,8 @@ SOURCE = "source"
 MARK = "FORGED by avdetect ({}): a labelled fake for training and testing detectors, made from {}"
 COPY = "re-encoded by avdetect, nothing forged: the counterpart of labelled fakes made from {}"
 """What the files' own metadata say."""
-CANDIDATES = 3
-"""Donors that are looked at for one forgery."""
 _LOW = 60.0  # Hz
-_LEVEL = 10 ** (-26 / 20)  # RMS of the source
+_LEVELS = (-33.0, -23.0)  # dB below full scale, RMS of a source
 _BIT_RATE = 64_000
 _CRF = 18
 _BOX = 8  # bytes of an empty box of an mp4, or chunk of a wav
@@ -42,8 +41,8 @@ _BOX = 8  # bytes of an empty box of an mp4, or chunk of a wav
 
 @dataclass(frozen=True)
 class ForgeSettings:
-    """What is made: `kinds` (kinds or names of forgeries), the dice's `seed`, `strength` 0..1, seconds of the forged
-    `stretch` (None: all of the clip) and of the `longest` part of a clip that is used.
+    """What is made: `kinds` (kinds or names of forgeries, or several joined by TOGETHER), the dice's `seed`, `strength`
+    0..1, seconds of the forged `stretch` (None: all of the clip) and of the `longest` part of a clip that is used.
     """
 
     kinds: tuple[str, ...] = tuple(Kind)
@@ -53,9 +52,8 @@ class ForgeSettings:
     longest: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in self.kinds:
-            if name not in (*Kind, *FORGERIES):
-                raise ConfigError(f"--kinds: '{name}' is unknown; known are {', '.join([*Kind, *FORGERIES])}")
+        for entry in self.kinds:
+            _check(entry.split(TOGETHER))
         if not self.kinds:
             raise ConfigError("--kinds is empty; name at least one, e.g. face")
         if not 0 < self.strength <= 1:
@@ -64,6 +62,16 @@ class ForgeSettings:
             raise ConfigError(f"--longest is {self.longest:g} s, must be 1 to 120")
         if self.stretch is not None and not 0.2 <= self.stretch <= self.longest:
             raise ConfigError(f"--stretch is {self.stretch:g} s, must be 0.2 to {self.longest:g}")
+
+
+def _check(parts: Sequence[str]) -> None:
+    for name in parts:
+        if name not in (*Kind, *FORGERIES):
+            raise ConfigError(f"--kinds: '{name}' is unknown; known are {', '.join([*Kind, *FORGERIES])}")
+    named = [name for name in parts if name in FORGERIES]
+    problem = clash(named) if named else None
+    if problem is not None:
+        raise ConfigError(f"--kinds: {problem}")
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,7 @@ def _digest(path: Path) -> str:
 
 
 def _group(source: Item, key: str, sources: Sequence[Item], folder: Path, settings: ForgeSettings) -> Group:
-    footage = _look(source.path, settings.longest, source.audio_path)
+    footage = look_at(source.path, settings.longest, source.audio_path)
     problems, made = [], []
     for number, entry in enumerate(settings.kinds):
         rng = np.random.default_rng([settings.seed, number, int(key, 16)])
@@ -143,13 +151,13 @@ def _group(source: Item, key: str, sources: Sequence[Item], folder: Path, settin
             problems.append(f"{source.path}: no '{entry}' forgery ({error})")
     if not made:
         return Group((), tuple(problems))
-    band = _band_of(footage.window.waveform)
+    treatment = _treatment(footage.window.waveform, np.random.default_rng([settings.seed, int(key, 16)]))
     stem = f"{_plain(source.path.stem)}-{key[:6]}"
-    items = [_written(folder, f"{stem}-{SOURCE}", source, footage, None, SOURCE, key, band)]
+    items = [_written(folder, f"{stem}-{SOURCE}", source, footage, None, SOURCE, key, treatment)]
     for name, faked in made:
         number = sum(item.extra["forgery"] == name for item in items)
         ending = f"{name}-{number + 1}" if number else name
-        items.append(_written(folder, f"{stem}-{ending}", source, footage, faked, name, key, band))
+        items.append(_written(folder, f"{stem}-{ending}", source, footage, faked, name, key, treatment))
     _same_size([item.path for item in items])
     return Group(tuple(items), tuple(problems))
 
@@ -162,55 +170,29 @@ def _forged(
     sources: Sequence[Item],
     settings: ForgeSettings,
 ) -> tuple[str, Faked]:
-    """A forgery of the kind or name `entry`. ValueError where the footage or the donors lack what it takes."""
-    probe = next(name for name in FORGERIES if entry in (name, FORGERIES[name].kind))
-    lacking = footage.lacks(probe)
-    if lacking is not None:
-        raise ValueError(lacking)
-    others = [item for item in sources if _may_give(item, source, FORGERIES[probe].kind)]
-    name = draw(entry, rng, donor=bool(others)) if entry in tuple(Kind) else entry
-    donor = None
-    if FORGERIES[name].donor is not Donor.NONE:
-        donor = _donor(others, footage, FORGERIES[name].kind, rng, settings.longest)
-        if donor is None and FORGERIES[name].donor is Donor.NEEDED:
-            if entry == name:
-                raise ValueError(
-                    f"'{name}' takes from another person's clip, and none of the inputs is fit for it"
-                )
-            name = draw(entry, rng)
-    return name, fake(footage, name, rng, donor, settings.strength, settings.stretch)
+    """A forgery of the kinds or names `entry`, and its names. ValueError where footage or donors lack what it takes."""
+    parts = entry.split(TOGETHER)
+    for part in parts:
+        lacking = footage.lacks(next(name for name in FORGERIES if part in (name, FORGERIES[name].kind)))
+        if lacking is not None:
+            raise ValueError(lacking)
+    names = _drawn(parts, rng, donor=any(item.path != source.path for item in sources))
+    donor = find_donor(source, footage, names, sources, rng, settings.longest)
+    if donor is None and any(FORGERIES[name].donor is Donor.NEEDED for name in names):
+        for name in parts:
+            if name in FORGERIES and FORGERIES[name].donor is Donor.NEEDED:
+                raise ValueError(wanting(name))
+        names = _drawn(parts, rng, donor=False)
+    return TOGETHER.join(names), fake(footage, names, rng, donor, settings.strength, settings.stretch)
 
 
-def _may_give(item: Item, source: Item, kind: Kind) -> bool:
-    """Whether a forgery may take from an item: another clip, and of somebody else but where other words will do."""
-    same_person = bool(set(item.identities) & set(source.identities))
-    return item.path != source.path and (kind is Kind.SYNC or not same_person)
-
-
-def _donor(
-    others: Sequence[Item], footage: Footage, kind: Kind, rng: np.random.Generator, longest: float
-) -> Window | None:
-    """The window of another clip: for a face the one of a few that looks the same way."""
-    found: list[Window] = []
-    for at in rng.permutation(len(others))[: 4 * CANDIDATES]:
-        try:
-            other = _look(others[at].path, longest, others[at].audio_path)
-        except MediaError:
-            continue  # it is told of when its own turn comes
-        if kind is not Kind.FACE and other.has_voice:
-            return other.window
-        if kind is Kind.FACE and other.has_face and other.window.face_crops is not None:
-            found.append(other.window)
-        if len(found) == CANDIDATES:
+def _drawn(parts: Sequence[str], rng: np.random.Generator, *, donor: bool) -> list[str]:
+    """Names for kinds, drawn again where they clash."""
+    for _ in range(10):
+        names = [draw(part, rng, donor=donor) if part in tuple(Kind) else part for part in parts]
+        if clash(names) is None:
             break
-    if not found:
-        return None
-    return best_donor(footage.window, found) if footage.window.face_crops is not None else found[0]
-
-
-@lru_cache(maxsize=8)
-def _look(path: Path, longest: float, audio_path: Path | None) -> Footage:
-    return look(path, longest, audio_path)
+    return names
 
 
 def _plain(stem: str) -> str:
@@ -225,14 +207,14 @@ def _written(
     faked: Faked | None,
     forgery: str,
     key: str,
-    band: float,
+    treatment: Treatment,
 ) -> Item:
     """Writes the copy (`faked` None) or the forgery and gives its row."""
     video = footage.clip.has_video
     path = folder / f"{name}{'.mp4' if video else '.wav'}"
     waveform = footage.window.waveform if faked is None else faked.waveform
     text = (COPY if faked is None else MARK.format(faked.method, "{}")).format(source.path.name)
-    sound = None if waveform is None else _treated(waveform, footage.window.waveform, band)
+    sound = None if waveform is None else _treated(waveform, treatment)
     write_clip(
         path,
         images(footage, faked) if video else None,
@@ -267,9 +249,9 @@ def _known(seen: Label, stated: Label) -> Label:
 
 
 def _merged(source: Label, forged: Label, name: str) -> Label:
-    """The source's label with what the forgery made true; a face that was redrawn leaves lip-sync unknown."""
+    """The source's label with what the forgeries made true; a face that was redrawn leaves lip-sync unknown."""
     lip_sync = forged.lip_sync_mismatch
-    if lip_sync is None and FORGERIES[name].kind is not Kind.FACE:
+    if lip_sync is None and all(FORGERIES[part].kind is not Kind.FACE for part in name.split(TOGETHER)):
         lip_sync = source.lip_sync_mismatch
     face, voice = forged.face_manipulation, forged.voice_cloning
     return Label(
@@ -280,22 +262,30 @@ def _merged(source: Label, forged: Label, name: str) -> Label:
     )
 
 
-def _band_of(waveform: Floats | None) -> float:
-    """Hz below which nearly all of the sound lies: what a forgery makes above it would tell the class."""
-    if waveform is None or not waveform.any():
-        return SAMPLE_RATE / 2
-    power = np.cumsum(np.abs(np.fft.rfft(waveform)) ** 2)
+@dataclass(frozen=True)
+class Treatment:
+    """What all sound of a group gets: a `gain`, and an end to its `band` in Hz."""
+
+    gain: float
+    band: float
+
+
+def _treatment(source: Floats | None, rng: np.random.Generator) -> Treatment:
+    """The band in which nearly all of the source lies (what is made above it would tell the class); a level by lot."""
+    if source is None or not source.any():
+        return Treatment(1.0, SAMPLE_RATE / 2)
+    power = np.cumsum(np.abs(np.fft.rfft(source)) ** 2)
     edge = int(np.searchsorted(power, 0.9995 * power[-1]))
-    return float(np.clip(1.05 * edge / len(power) * SAMPLE_RATE / 2, 3000, SAMPLE_RATE / 2))
+    band = float(np.clip(1.05 * edge / len(power) * SAMPLE_RATE / 2, 3000, SAMPLE_RATE / 2))
+    level = float(np.sqrt(np.mean(np.square(source, dtype=np.float64))))
+    return Treatment(min(10 ** (float(rng.uniform(*_LEVELS)) / 20) / max(level, 1e-6), 100.0), band)
 
 
-def _treated(waveform: Floats, source: Floats | None, band: float) -> Floats:
-    """Sound within the source's band and at the gain that brings the source to -26 dB."""
-    hertz = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)
+def _treated(waveform: Floats, treatment: Treatment) -> Floats:
+    """Sound within the group's band and at its gain."""
+    hertz, band = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE), treatment.band
     slope = np.clip((hertz / _LOW - 0.8) / 0.4, 0, 1) * np.clip((band - hertz) / (0.03 * band) + 1, 0, 1)
-    level = float(np.sqrt(np.mean(np.square(source, dtype=np.float64)))) if source is not None else 0.0
-    gain = min(_LEVEL / max(level, 1e-6), 100.0)
-    out = np.fft.irfft(np.fft.rfft(waveform) * slope, len(waveform)) * gain
+    out = np.fft.irfft(np.fft.rfft(waveform) * slope, len(waveform)) * treatment.gain
     return np.clip(out, -1.0, 1.0).astype(np.float32)
 
 

@@ -21,16 +21,17 @@ SUFFIXES = (
 _SHOWN = 10
 
 EPILOG = """\
-kinds: face, voice, sync draw one forgery of that kind; or name them:
+kinds: face, voice, sync draw one forgery of that kind; or name them; a+b makes both of one clip:
   face   self_blended, mouth, face_swap, reenactment, generator, flicker
   voice  fourier_vocoder, acoustic_model, codec_model, diffusion_vocoder, neural_vocoder, neural_codec, griffin_lim,
          mel_inversion, source_filter, upsampling_traces, linear_prediction, world_like, voice_conversion,
          partial_resynthesis, word_edit, text_to_speech
-  sync   shift, swap, drift, retimed, dubbed, frozen, looped
+  sync   shift, swap, swap_same_sex, swap_same_person, drift, retimed, dubbed, frozen, looped, frozen_mouth
 
 examples:
   python -m avdetect forge interview.mp4 --out forged
   python -m avdetect forge footage/ --kinds mouth,fourier_vocoder,dubbed --stretch 2 --seed 7 --out forged
+  python -m avdetect forge footage/ --kinds face_swap+voice_conversion,swap_same_sex --out forged
 
 The folder holds a copy of each source and its forgeries, all written alike, manifest.csv with labels and segments, and
 contact_sheet.png. The same command goes on where it stopped; other settings need another folder.
@@ -91,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
     from avdetect.progress import track
     from avdetect.wording import printable
 
-    kinds = tuple(dict.fromkeys(name.strip() for name in args.kinds.split(",") if name.strip()))
+    entries = args.kinds.replace(" ", "").split(",")
+    kinds = tuple(dict.fromkeys(entry for entry in entries if entry))
     if args.seed < 0:
         raise ConfigError(f"--seed is {args.seed}, must be 0 or more")
     settings = ForgeSettings(kinds, args.seed, args.strength, args.stretch, args.longest)

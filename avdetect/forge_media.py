@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avdetect.faces import place, region_of, warp
-from avdetect.forgeries import FORGERIES, Forged, Kind, forge
+from avdetect.forgeries import FORGERIES, Act, Forged, Kind, compose
 from avdetect.forgeries.splicing import joined
 from avdetect.media import frames
-from avdetect.types import FRAME_RATE, SAMPLE_RATE, Bytes, Clip, Floats, Label, Segment, Window
+from avdetect.types import FRAME_RATE, SAMPLE_RATE, Bytes, Claim, Clip, Floats, Label, Window
 from avdetect.windows import WindowSettings, prepare
 
 Rng = np.random.Generator
@@ -99,8 +99,8 @@ def _width(window: Window) -> float:
 class Faked:
     """A forged clip, before it is written: its sound, its label, and how its picture differs from the source's.
 
-    `frames` [T] are the source's frames that are shown (None: its own). `pasted` are crops to lay over frames: index ->
-    (picture [S, S, 3], mask [S, S] in 0..1, similarity [2, 3] from the frame to the crop).
+    `frames` [T] are the source's frames that are shown (None: its own). `pasted` are crops to lay over what is shown:
+    index -> (picture [S, S, 3], mask [S, S] in 0..1, similarity [2, 3] from the shown frame to the crop).
     """
 
     waveform: Floats | None
@@ -111,31 +111,36 @@ class Faked:
 
 
 def fake(
-    footage: Footage, name: str, rng: Rng, donor: Window | None, strength: float, stretch: float | None
+    footage: Footage,
+    names: Sequence[str],
+    rng: Rng,
+    donor: Window | None,
+    strength: float,
+    stretch: float | None,
 ) -> Faked:
-    """The footage through the forgery `name`, over its whole length or a stretch of so many seconds drawn at random.
+    """The footage through forgeries, over its whole length or a stretch of so many seconds drawn at random.
 
-    ValueError where the forgery lacks something.
+    ValueError where they clash, where one lacks something, or where nothing came of them.
     """
     window = footage.window
     first, end = _stretch(window, rng, stretch)
     piece = _cut(window, first, end)
-    face = FORGERIES[name].kind is Kind.FACE
     matrices: dict[int, NDArray[np.float64]] = {}
-    if face:
+    if any(FORGERIES[name].act is Act.PAINT for name in names):
         piece, matrices = _with_every_crop(footage.clip, piece, first)
-    forged = forge(name, piece, rng, donor, strength)
-    order = None
+    forged = compose(names, piece, rng, donor, strength)
+    order = np.arange(window.steps)
     if forged.frames is not None:
-        order = np.arange(window.steps)
         order[first:end] = first + forged.frames
-    pasted = _pasted(forged, matrices) if face else {}
-    label = (
-        replace(forged.label, segments=_where_pasted(forged.label, sorted(pasted))) if face else forged.label
-    )
-    return Faked(
-        _sound(window, forged, first, face or order is not None), label, forged.method, order, pasted
-    )
+    pasted = _pasted(forged, matrices, order) if matrices else {}
+    if not forged.label.is_fake or (matrices and not pasted):
+        raise ValueError("too little came of it; more --strength or a longer clip would help")
+    waveform = window.waveform
+    if waveform is not None and forged.window.waveform is not piece.waveform:
+        assert forged.window.waveform is not None
+        waveform = joined(waveform, forged.window.waveform, first * STEP)  # faded in and out within the piece
+    label = _where_pasted(forged.label, sorted(pasted)) if matrices else forged.label
+    return Faked(waveform, label, forged.method, None if forged.frames is None else order, pasted)
 
 
 def _stretch(window: Window, rng: Rng, seconds: float | None) -> tuple[int, int]:
@@ -197,30 +202,29 @@ def _with_every_crop(clip: Clip, piece: Window, first: int) -> tuple[Window, dic
 
 
 def _pasted(
-    forged: Forged, matrices: dict[int, NDArray[np.float64]]
+    forged: Forged, matrices: dict[int, NDArray[np.float64]], order: NDArray[np.int64]
 ) -> dict[int, tuple[Bytes, Floats, NDArray[np.float64]]]:
+    """What is laid over each frame of the piece, where the frame that is shown there has a face."""
     assert forged.window.face_crops is not None and forged.masks is not None
-    rows = zip(matrices.items(), forged.window.face_crops, forged.masks, strict=True)
-    return {index: (crop, mask, matrix) for (index, matrix), crop, mask in rows if mask.any()}
+    rows = zip(matrices, forged.window.face_crops, forged.masks, strict=True)
+    return {
+        index: (crop, mask, matrices[int(order[index])])
+        for index, crop, mask in rows
+        if mask.any() and int(order[index]) in matrices
+    }
 
 
-def _where_pasted(label: Label, indices: list[int]) -> tuple[Segment, ...]:
-    """The label's segment, parted where frames were left alone."""
-    if not label.segments or not indices:
-        return ()
+def _where_pasted(label: Label, indices: list[int]) -> Label:
+    """The label with its face segments parted where frames were left alone."""
+    painted = [one for one in label.segments if one.claim is Claim.FACE_MANIPULATION]
+    others = [one for one in label.segments if one.claim is not Claim.FACE_MANIPULATION]
     breaks = [at for at in range(1, len(indices)) if indices[at] != indices[at - 1] + 1]
     runs = zip([0, *breaks], [*breaks, len(indices)], strict=True)
-    return tuple(
-        replace(label.segments[0], start=indices[a] / FRAME_RATE, end=(indices[b - 1] + 1) / FRAME_RATE)
+    parted = [
+        replace(painted[0], start=indices[a] / FRAME_RATE, end=(indices[b - 1] + 1) / FRAME_RATE)
         for a, b in runs
-    )
-
-
-def _sound(window: Window, forged: Forged, first: int, same: bool) -> Floats | None:
-    """The clip's sound with the forged piece in its place, faded in and out within it."""
-    if window.waveform is None or same or forged.window.waveform is None:
-        return window.waveform
-    return joined(window.waveform, forged.window.waveform, first * STEP)
+    ]
+    return replace(label, segments=(*parted, *others))
 
 
 def images(footage: Footage, faked: Faked | None = None) -> Iterator[Bytes]:
@@ -260,7 +264,7 @@ def _picture(index: int, shown: Bytes, faked: Faked | None, kept: dict[int, Byte
     if faked is None:
         return shown
     if faked.frames is not None and faked.frames[index] != index:
-        return kept[int(faked.frames[index])]
+        shown = kept[int(faked.frames[index])]
     return paste(shown, *faked.pasted[index]) if index in faked.pasted else shown
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from avdetect.forgeries import FORGERIES, Kind
+from avdetect.forgeries import FORGERIES, TOGETHER, Act
 from avdetect.media import frames, open_clip
 from avdetect.types import FRAME_RATE, SAMPLE_RATE, Bytes, Clip, Floats, Item, Segment
 
@@ -17,39 +17,51 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROWS = 24
-"""Forgeries on a sheet, evenly spread over all."""
+"""Rows on a sheet, evenly spread over all forgeries."""
 SHOWN = 4
 """Moments of each."""
-PICTURE_MOVED = ("frozen", "looped")
-"""Forgeries that leave the sound and show the picture in another order."""
+Row = Callable[[Sequence["Axes"], Clip, Clip, Sequence[Segment]], None]
+"""Draws source and forgery, and the segments made, on three axes."""
 _SIDE = 128
 _LOUDER = 4  # differences are shown so many times as large
 
 
 def contact_sheet(items: Sequence[Item], path: Path) -> Path | None:
-    """Write a png of up to ROWS forgeries of a `forge` manifest's items; None where there are none."""
+    """Write a png of up to ROWS forgeries of a `forge` manifest's items; None where there are none.
+
+    What was forged in picture and sound has a row for each.
+    """
     from matplotlib.figure import Figure
 
-    sources = {item.pair_id: item for item in items if item.extra.get("forgery") not in FORGERIES}
-    made = [item for item in items if item.extra.get("forgery") in FORGERIES and item.pair_id in sources]
-    if not made:
+    sources = {item.pair_id: item for item in items if not _acts(item)}
+    rows = [(item, row) for item in items if item.pair_id in sources for row in _rows_of(item)]
+    if not rows:
         return None
-    chosen = [made[int(at)] for at in np.unique(np.linspace(0, len(made) - 1, min(ROWS, len(made))).round())]
+    chosen = [rows[int(at)] for at in np.unique(np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).round())]
     figure = Figure(figsize=(15, 2.1 * len(chosen)), layout="constrained")
     grid = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(1, 1, 1))
-    for axes, item in zip(grid, chosen, strict=True):
+    for axes, (item, row) in zip(grid, chosen, strict=True):
         source = sources[item.pair_id]
-        name = item.extra["forgery"]
-        seen = FORGERIES[name].kind is Kind.FACE or name in PICTURE_MOVED
-        row = _picture_row if seen else _sound_row
         row(axes, open_clip(source.path), open_clip(item.path), item.label.segments)
-        axes[0].set_ylabel(f"{name}\n{source.path.stem[:20]}", fontsize=7)
+        axes[0].set_ylabel(f"{item.extra['forgery']}\n{source.path.stem[:20]}", fontsize=7)
     for axes, title in zip(
         grid[0], ("source", "forgery", "difference, or made stretches (red)"), strict=True
     ):
         axes.set_title(title, fontsize=9)
     figure.savefig(path, dpi=80)
     return path
+
+
+def _acts(item: Item) -> set[Act]:
+    """What the item's forgeries do; nothing where it is a copy of a source."""
+    names = item.extra.get("forgery", "").split(TOGETHER)
+    return {FORGERIES[name].act for name in names if name in FORGERIES}
+
+
+def _rows_of(item: Item) -> list[Row]:
+    seen = {Act.REORDER_PICTURE, Act.PAINT}
+    acts = _acts(item)
+    return [*([_picture_row] if acts & seen else []), *([_sound_row] if acts - seen else [])]
 
 
 def _picture_row(axes: Sequence[Axes], source: Clip, forged: Clip, segments: Sequence[Segment]) -> None:

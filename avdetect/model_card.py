@@ -143,6 +143,7 @@ def write_card(
     table = results(scores)
     (run / "model" / "results.json").write_text(json.dumps(table, indent=1) + "\n")
     data = json.loads((run / "data.json").read_text())
+    settings = json.loads((run / "config.json").read_text())
     template = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
@@ -151,6 +152,7 @@ def write_card(
         parameters=sum(p.numel() for p in model.parameters()),
         table=table,
         data=data,
+        left_out=settings["data"].get("leave_out", []),
         false_alarms={claim.value: share for claim, share in FALSE_ALARMS.items()},
         doubts=DOUBTS,
         decisions=decisions(model, scores),

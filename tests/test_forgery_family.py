@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -15,12 +16,26 @@ from PIL import Image
 
 from avdetect.errors import MissingDependencyError
 from avdetect.faces import FaceFinder, crop_face
-from avdetect.forgeries import CLAIM_OF, FORGERIES, WEIGHTS, Donor, Forged, Kind, draw, forge
+from avdetect.forgeries import (
+    CLAIM_OF,
+    FORGERIES,
+    WEIGHTS,
+    Act,
+    Donor,
+    Forged,
+    Kind,
+    clash,
+    compose,
+    draw,
+    forge,
+)
 from avdetect.forgeries.canvas import best_donor
-from avdetect.forgeries.desync import UNNOTICED
-from avdetect.forgeries.geometry import INNER_LIPS, OUTER_LIPS, warp
+from avdetect.forgeries.desync import UNNOTICED, reordered, same_sound
+from avdetect.forgeries.family import chained, united
+from avdetect.forgeries.geometry import EYES, INNER_LIPS, OUTER_LIPS, SKULL, placed, similarity, warp
 from avdetect.forgeries.text_to_speech import ENGINES
-from avdetect.types import Claim, Floats, Window
+from avdetect.forgeries.voicing import median_pitch, pulses, same_sex
+from avdetect.types import Bools, Claim, Floats, Label, Segment, Window
 
 SIZE, CROPS, STEPS = 112, 3, 50
 FACES = [name for name, member in FORGERIES.items() if member.kind is Kind.FACE]
@@ -41,6 +56,13 @@ def face() -> tuple[np.ndarray, np.ndarray]:
     image = np.asarray(Image.open(PORTRAIT).convert("RGB"))
     with FaceFinder() as finder:
         return crop_face(image, finder.find(image)[0], SIZE)
+
+
+@cache
+def mouths() -> np.ndarray:
+    """[STEPS, 32, 32] pictures of which each is its own."""
+    noise = np.random.default_rng(0).integers(0, 256, (STEPS, 32, 32), dtype=np.uint8)
+    return np.stack([cv2.GaussianBlur(one, (0, 0), 2) for one in noise])
 
 
 @cache
@@ -74,6 +96,7 @@ def window(other: bool = False) -> Window:
         track=0,
         found=np.ones(STEPS, bool),
         landmarks=mesh.astype(np.float32),
+        mouth_crops=mouths(),
         face_crops=images,
         crop_frames=np.arange(CROPS) * 5,
         crop_landmarks=places,
@@ -209,7 +232,7 @@ def test_other_words_are_a_mismatch_where_a_mouth_is_seen(name: str) -> None:
     assert forge(name, unseen, np.random.default_rng(0)).label.lip_sync_mismatch is None
 
 
-@pytest.mark.parametrize("name", ["swap", "dubbed"])
+@pytest.mark.parametrize("name", ["swap", "swap_same_sex", "swap_same_person", "dubbed"])
 def test_exchanged_sound_stays_within_its_segments(name: str) -> None:
     plain = window().waveform
     for seed in range(4):
@@ -256,6 +279,24 @@ def test_a_reordered_picture_tells_which_frames_it_shows(name: str) -> None:
         assert not moved[:first].any() and not moved[end:].any() and moved[first:end].mean() > 0.8
 
 
+@pytest.mark.parametrize("name", ["shift", "swap", "drift", "retimed"])
+def test_silence_about_the_speech_stays_as_it_was(name: str) -> None:
+    """Where a clip begins and ends to speak would tell the class."""
+    for seed in range(4):
+        out = made(name, seed).window
+        assert out.waveform is not None and window().waveform is not None
+        np.testing.assert_array_equal(out.waveform[: 5 * 640], window().waveform[: 5 * 640])  # type: ignore[index]
+        np.testing.assert_array_equal(out.waveform[45 * 640 :], window().waveform[45 * 640 :])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["swap", "dubbed"])
+def test_exchanged_sound_is_as_loud_as_what_it_replaces(name: str) -> None:
+    quiet = replace(window(True), waveform=window(True).waveform * np.float32(0.1))  # type: ignore[operator]
+    for seed in range(4):
+        out = forge(name, window(), np.random.default_rng(seed), quiet).window.waveform
+        assert np.std(out) == pytest.approx(np.std(window().waveform), rel=0.03)  # type: ignore[arg-type]
+
+
 def test_shifted_sound_leaves_no_silence_behind() -> None:
     for seed in range(4):
         out = made("shift", seed).window.waveform
@@ -280,3 +321,174 @@ def test_a_machine_without_a_speech_engine_is_told_so(monkeypatch: pytest.Monkey
     with pytest.raises(MissingDependencyError, match=r"no speech engine .*espeak-ng"):
         forge("text_to_speech", window(), np.random.default_rng(0))
     text_to_speech.engine.cache_clear()
+
+
+def hummed(hertz: float) -> Floats:
+    """Two seconds of a voice whose pitch goes up and down by a twentieth."""
+    turn = np.sin(2 * np.pi * 2.5 * np.arange(32_000) / 16_000)
+    return 0.1 * pulses((hertz * (1 + 0.05 * turn)).astype(np.float32))
+
+
+def test_sex_is_told_by_the_median_pitch_of_what_is_voiced() -> None:
+    half = np.concatenate([hummed(110), np.zeros(32_000, np.float32)])
+    assert median_pitch(half) == pytest.approx(110, rel=0.05)
+    assert same_sex(hummed(110), hummed(150)) and same_sex(hummed(180), hummed(260))
+    assert not same_sex(hummed(110), hummed(220)) and not same_sex(hummed(220), np.zeros(32_000, np.float32))
+
+
+def test_speech_of_the_same_sex_is_not_taken_from_the_other() -> None:
+    man, woman = (replace(window(), waveform=hummed(hertz)) for hertz in (110, 220))
+    with pytest.raises(ValueError, match="of the other sex"):
+        forge("swap_same_sex", man, np.random.default_rng(0), woman)
+
+
+def test_a_recording_is_known_again_moved_noisy_and_in_part() -> None:
+    one, rng = sound()[:48_000], np.random.default_rng(0)
+    noisy = np.roll(one, 7000) + rng.normal(0, 0.1 * one.std(), len(one)).astype(np.float32)
+    assert same_sound(one, noisy) and same_sound(one, one[16_000:34_000])
+    assert not same_sound(one, sound()[50_000:98_000])
+    with pytest.raises(ValueError, match="part of the clip's own"):
+        forge("swap", window(), rng, window())
+
+
+def spans(forged: Forged, claim: Claim) -> Bools:
+    """[STEPS] where the label's segments of a claim are."""
+    inside = np.zeros(STEPS, bool)
+    for s in forged.label.segments:
+        if s.claim is claim:
+            inside[round((s.start - 4) * 25) : round((s.end - 4) * 25)] = True
+    return inside
+
+
+def mouth_shape(landmarks: Floats) -> Floats:
+    """Inner lips [T, K, 2] as seen from the skull of the first row."""
+    skull, lips = list(SKULL), list(INNER_LIPS)
+    first = landmarks[0, skull, :2]
+    return np.stack([placed(one[lips, :2], similarity(one[skull, :2], first)) for one in landmarks])
+
+
+def test_a_held_mouth_stands_or_loops_while_the_rest_of_the_face_goes_on() -> None:
+    plain, seen = window(), set()
+    assert plain.landmarks is not None and plain.mouth_crops is not None
+    for seed in range(12):
+        forged = made("frozen_mouth", seed)
+        held = spans(forged, Claim.LIP_SYNC_MISMATCH)
+        np.testing.assert_array_equal(held, spans(forged, Claim.FACE_MANIPULATION))
+        out, mouths = forged.window.landmarks, forged.window.mouth_crops
+        assert out is not None and mouths is not None and forged.window.waveform is plain.waveform
+        np.testing.assert_array_equal(out[~held], plain.landmarks[~held])
+        np.testing.assert_array_equal(out[:, list(EYES)], plain.landmarks[:, list(EYES)])
+        np.testing.assert_array_equal(mouths[~held], plain.mouth_crops[~held])
+        np.testing.assert_array_equal(mouths[:, [0, -1]], plain.mouth_crops[:, [0, -1]])
+        seen.add(forged.method)
+        if forged.method == "frozen mouth":
+            assert np.ptp(mouth_shape(out[held]), axis=0).max() < 0.01
+            assert np.abs(np.diff(mouths[held, 8:-8, 8:-8].astype(int), axis=0)).max() <= 1
+    assert seen == {"frozen mouth", "looped mouth"}
+
+
+def test_a_held_mouth_is_painted_in_its_stretch_within_its_mask() -> None:
+    plain, full = window().face_crops, window().crop_frames
+    assert plain is not None and full is not None
+    for seed in range(8):
+        forged = made("frozen_mouth", seed)
+        crops, masks = forged.window.face_crops, forged.masks
+        assert crops is not None and masks is not None
+        held = spans(forged, Claim.LIP_SYNC_MISMATCH)[full]
+        assert masks[held].max(initial=1.0) > 0.9 and not masks[~held].any()
+        assert not np.abs(crops.astype(int) - plain).max(-1)[masks == 0].any()
+
+
+def test_a_face_that_is_out_of_view_has_no_held_mouth() -> None:
+    hidden = np.ones(STEPS, bool)
+    hidden[20:30] = False
+    forged = forge("frozen_mouth", replace(window(), found=hidden), np.random.default_rng(1))
+    assert not spans(forged, Claim.FACE_MANIPULATION)[20:30].any()
+    blind = replace(window(), face_crops=None, crop_frames=None, crop_landmarks=None)
+    assert forge("frozen_mouth", blind, np.random.default_rng(1)).label.face_manipulation is None
+
+
+TOGETHER = [
+    ("mouth", "griffin_lim"),
+    ("self_blended", "swap"),
+    ("looped", "frozen_mouth"),
+    ("shift", "word_edit", "flicker"),
+    ("frozen", "looped", "dubbed"),
+]
+
+
+def composed(names: tuple[str, ...], seed: int = 0, strength: float = 0.6) -> Forged:
+    return compose(names, window(), np.random.default_rng(seed), window(True), strength)
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids="+".join)
+class TestEveryComposition:
+    def test_is_drawn_from_the_seed_alone_whatever_the_order_of_names(self, names: tuple[str, ...]) -> None:
+        one, turned = composed(names, 3), composed(names[::-1], 3)
+        assert same(one.window, turned.window) and one.label == turned.label and one.method == turned.method
+        assert not all(same(one.window, composed(names, seed).window) for seed in (4, 5, 6))
+
+    def test_makes_every_claim_true_with_segments_apart(self, names: tuple[str, ...]) -> None:
+        forged = composed(names)
+        assert forged.method.count(" + ") == len(names) - 1
+        for claim in {CLAIM_OF[FORGERIES[name].kind] for name in names}:
+            stretches = [s for s in forged.label.segments if s.claim is claim]
+            assert forged.label[claim] is True and stretches
+            assert all(a.end < b.start for a, b in pairwise(stretches))
+
+    def test_touches_nothing_outside_the_union(self, names: tuple[str, ...]) -> None:
+        for seed in range(3):
+            forged = composed(names, seed)
+            shown = window() if forged.frames is None else reordered(window(), forged.frames)
+            heard = spans(forged, Claim.LIP_SYNC_MISMATCH) | spans(forged, Claim.VOICE_CLONING)
+            if any(FORGERIES[name].act in (Act.MOVE_SOUND, Act.REPLACE_SOUND, Act.SPEAK) for name in names):
+                apart = (forged.window.waveform != shown.waveform).reshape(STEPS, 640)  # type: ignore[union-attr]
+                edges = heard | np.roll(heard, 1) | np.roll(heard, -1)  # words begin within a frame
+                assert not apart[~edges].any()
+            moved = np.arange(STEPS) if forged.frames is None else forged.frames
+            assert np.array_equal(moved[~heard], np.arange(STEPS)[~heard])
+            crops, plain = forged.window.face_crops, shown.face_crops
+            assert crops is not None and plain is not None
+            touched = np.zeros(crops.shape[:3], bool) if forged.masks is None else forged.masks > 0
+            np.testing.assert_array_equal(crops[~touched], plain[~touched])
+
+
+def test_a_chain_joins_labels_masks_and_orders() -> None:
+    def stretch(a: float, b: float, claim: Claim) -> Segment:
+        return Segment(a, b, claim)
+
+    face, sync = Claim.FACE_MANIPULATION, Claim.LIP_SYNC_MISMATCH
+    one = Forged(
+        window(),
+        Label(None, None, True, (stretch(4, 5, sync),)),
+        "one",
+        np.full((1, 2, 2), 0.25, np.float32),
+        np.array([0, 0, 1]),
+    )
+    two = Forged(
+        window(True),
+        Label(True, None, True, (stretch(4.5, 6, sync), stretch(4, 4.2, face))),
+        "two",
+        np.float32([[[0, 1], [0, 0]]]),
+        np.array([2, 1, 1]),
+    )
+    both = chained(one, two)
+    assert both.window is two.window and both.method == "one + two"
+    assert both.label == Label(True, None, True, (stretch(4, 4.2, face), stretch(4, 6, sync)))
+    np.testing.assert_array_equal(both.masks, np.float32([[[0.25, 1], [0.25, 0.25]]]))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(both.frames, [1, 0, 0])  # type: ignore[arg-type]
+    assert united([stretch(2, 3, sync), stretch(0, 1, sync)]) == (stretch(0, 1, sync), stretch(2, 3, sync))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((), "one or more"),
+        (("mouth", "mouth"), "none of them twice"),
+        (("drift", "mouth", "shift"), "moves the sound twice"),
+    ],
+)
+def test_what_cannot_be_composed_is_told(names: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        composed(names)
+    assert clash(("shift", "swap", "griffin_lim", "mouth")) is None

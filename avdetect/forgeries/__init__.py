@@ -29,6 +29,7 @@ from avdetect.types import Window
 __all__ = [
     "CLAIM_OF",
     "FORGERIES",
+    "TOGETHER",
     "WEIGHTS",
     "Act",
     "Donor",
@@ -72,9 +73,7 @@ def _resynthesis(name: str, method: str, donor: Donor = Donor.NONE) -> Member:
     return Member(Kind.VOICE, build, Act.SPEAK, donor)
 
 
-def _sync(
-    name: str, method: str, act: Act, donor: Donor = Donor.NONE, whose: Whose = Whose.OTHER
-) -> Member:
+def _sync(name: str, method: str, act: Act, donor: Donor = Donor.NONE, whose: Whose = Whose.OTHER) -> Member:
     return Member(Kind.SYNC, _built("desync", name, method, "desync"), act, donor, whose)
 
 
@@ -127,6 +126,8 @@ FORGERIES: dict[str, Member] = {
     "frozen_mouth": Member(Kind.SYNC, _mouth_held, Act.PAINT),
 }
 """Name -> member."""
+TOGETHER = "+"
+"""Joins the names of forgeries that are made of one clip together, where they are written down."""
 
 
 @cache
@@ -159,7 +160,7 @@ def compose(
 
 def clash(names: Sequence[str]) -> str | None:
     """Why forgeries cannot be composed, None where they can."""
-    together = "+".join(names)
+    together = TOGETHER.join(names)
     if not names or len(set(names)) < len(names):
         return f"'{together}' needs one or more forgeries, none of them twice"
     if sum(FORGERIES[name].act is Act.MOVE_SOUND for name in names) > 1:

@@ -141,8 +141,8 @@ class Member:
 def chained(one: Forged, other: Forged) -> Forged:
     """What `other` is of the first source, when it was made of `one`'s window.
 
-    A claim is true that either makes true; segments are united, methods joined, masks are the greater of both. Wherever
-    `other` shows the picture in another order, `one` may have done so too, but has not painted.
+    A claim is true that either makes true; segments are united, methods joined, masks are the greater of both, and the
+    orders of the picture follow one upon the other. `other` must not reorder a picture that `one` has painted.
     """
     masks = one.masks if other.masks is None else other.masks
     if one.masks is not None and other.masks is not None:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avdetect.forgeries.canvas import Faces, Painted, colour_matched, laid, painted_over
+from avdetect.forgeries.canvas import Faces, Painted, colour_matched, painted_over
 from avdetect.forgeries.desync import frozen, looped, runs
 from avdetect.forgeries.family import Forged
 from avdetect.forgeries.geometry import (
@@ -50,7 +50,9 @@ def mouth_held(window: Window, rng: Rng, donor: Window | None = None, strength: 
         held[first:end] = True
     held &= window.found
     seen = np.flatnonzero(window.found)
-    shown = seen[np.abs(seen[None] - moved.frames[:, None]).argmin(1)]  # of a frame without the face, the nearest
+    shown = seen[
+        np.abs(seen[None] - moved.frames[:, None]).argmin(1)
+    ]  # of a frame without the face, the nearest
     out, masks = _with_crops(window, held, shown, rng)
     out = replace(
         out,
@@ -88,7 +90,9 @@ def _spoken(points: Floats) -> Indices:
     """The landmarks that speech moves: all within the hull about the mouth, and the chin."""
     hull = cv2.convexHull(points[list(AROUND_MOUTH), :2].astype(np.float32))
     inside = [
-        at for at, (x, y) in enumerate(points[:, :2].tolist()) if cv2.pointPolygonTest(hull, (x, y), False) >= 0
+        at
+        for at, (x, y) in enumerate(points[:, :2].tolist())
+        if cv2.pointPolygonTest(hull, (x, y), False) >= 0
     ]
     return np.union1d(inside, MOUTH).astype(np.int64)
 
@@ -96,8 +100,8 @@ def _spoken(points: Floats) -> Indices:
 def _held_crops(crops: Bytes, held: Bools, shown: Indices) -> Bytes:
     """Mouth crops [T, M, M], which are placed by eyes and nose, with the shown frames' within their own edges."""
     side = crops.shape[1]
-    box = np.array([0.1, 0.1, 0.9, 0.9], np.float32) * side
-    share = box_mask(box, side, 0.04 * side)
+    box = np.array([0.12, 0.12, 0.88, 0.88], np.float32) * side
+    share = box_mask(box, side, 0.03 * side)
     out = crops.copy()
     mixed = crops[held] + share * (crops[shown[held]].astype(np.float32) - crops[held])
     out[held] = np.rint(mixed).astype(np.uint8)
@@ -116,7 +120,8 @@ def _with_crops(window: Window, held: Bools, shown: Indices, rng: Rng) -> tuple[
         if held[frame]:
             source = int(np.abs(window.crop_frames - shown[frame]).argmin())
             masks[index] = _where(faces, source, index, region, soft)
-            images[index] = _mouth_from(faces, source, index, masks[index])
+            spoken = mouth_of(faces, source, faces.landmarks[index], keep_shape=False)
+            images[index] = colour_matched(spoken, faces.images[index], masks[index])
     crops, masks = painted_over(faces, Painted(images, masks))
     return replace(window, face_crops=crops), masks
 
@@ -127,9 +132,3 @@ def _where(faces: Faces, source: int, index: int, region: tuple[int, ...], soft:
     matrix = similarity(theirs[list(SKULL)], points[list(SKULL)])
     both = np.concatenate([points[list(region)], placed(theirs[list(region)], matrix)])
     return hull_mask(grown(both, 1.05), faces.size, soft)
-
-
-def _mouth_from(faces: Faces, source: int, index: int, mask: Floats) -> Bytes:
-    """Crop `index` with the mouth of crop `source` laid in its place, in its colours."""
-    over = mouth_of(faces, source, faces.landmarks[index], keep_shape=False)
-    return laid(faces.images[index], colour_matched(over, faces.images[index], mask), np.ceil(mask))
