@@ -19,8 +19,9 @@ from avdetect.detect import Detector, read_score
 from avdetect.errors import MediaError
 from avdetect.looked import Looked
 from avdetect.metrics import UndefinedMetricError, eer_point
+from avdetect.prepared import Cache
 from avdetect.robustness import ROUNDS, as_number, as_share
-from avdetect.row_file import RowFile
+from avdetect.row_file import Layout, RowFile
 from avdetect.rows import key_of, rows_of
 from avdetect.summary import summary
 from avdetect.types import Claim, Item, Outcome, Verdict, Window
@@ -60,27 +61,36 @@ class Attempt:
         return self.path, self.audio_path, self.made
 
 
+ATTEMPTS = Layout(Attempt, "trials of attacked clips")
+
+
 def attacked(
-    detector: Detector, items: Sequence[Item], claims: Sequence[Claim], path: Path, seed: int = 0
+    detector: Detector,
+    items: Sequence[Item],
+    claims: Sequence[Claim],
+    path: Path,
+    seed: int = 0,
+    cache: Cache | None = None,
 ) -> Iterator[list[Attempt]]:
     """Each item's answers as it is and after every attack; also kept in `path` (csv), and not made again.
 
-    A claim that can't be assessed gives the one row "none" with the reason.
+    What `cache` holds of a clip is not decoded again. A claim that can't be assessed gives the one row "none" with the
+    reason.
     """
-    with RowFile[Attempt](path, Attempt) as file:
+    with RowFile(path, ATTEMPTS) as file:
         moved = lacks_mismatches(items, claims)
         known: dict[tuple[str, ...], list[Attempt]] = {}
         for row in file.rows:
             known.setdefault((*row.clip, row.claim), []).append(row)
         for item in items:
-            bench = Bench(detector, item, claims, seed)
+            bench = Bench(detector, item, claims, seed, cache)
             rows = []
             for subject in subjects_of(item, moved):
                 for claim in [one for one in claims if subject.label[one] is not None]:
                     there = known.get((*key_of(item), subject.made, claim.value))
                     if there is None:
                         there = list(_attempts(detector, bench, subject, claim, seed))
-                        file.add(there)  # all attacks on a clip at once: half of them are no result
+                        file.write(there)  # all attacks on a clip at once: half of them are no result
                     rows += there
             yield rows
 

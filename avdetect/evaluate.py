@@ -17,21 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from avdetect.errors import ConfigError, DatasetError
+from avdetect.evaluate_time import offsets, steps, stretches
 from avdetect.intervals import ROUNDS
-from avdetect.localisation import (
-    AR_COUNTS,
-    ClipSegments,
-    Proposal,
-    average_precision_at_iou,
-    average_recall,
-)
-from avdetect.metrics import UndefinedMetricError
 from avdetect.prepared import Cache
 from avdetect.rows import Journal, Row, key_of
 from avdetect.scores import AsvScores
 from avdetect.scoring import Scorer, alone, walk
-from avdetect.spoof_report import attack_tdcfs, check_attacks, tdcfs
-from avdetect.summary import summary
+from avdetect.spoof_report import attack_tdcfs, check_attacks, tdcf_intervals, tdcfs
+from avdetect.summary import brief, summary
 from avdetect.types import CLAIMS, Claim, Item, Outcome
 
 FIXED = 0.5
@@ -107,7 +100,7 @@ def tables(
     rounds: int = ROUNDS,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Claim -> summary row with intervals by identity, per method, per set, per face, and coverage.
+    """Claim -> summary row with intervals by identity, per method, per set, per face, by time, and coverage.
 
     `asv` are the organisers' ASV scores of the set, for both t-DCFs of voice cloning. DatasetError where they are of
     other attacks than the rows.
@@ -125,9 +118,13 @@ def tables(
         if any(row.faces for row in mine):
             table["faces"] = _faces(mine, rounds, seed)
         if any(row.truth for row in mine):
-            table["localisation"] = _localisation(mine)
+            table["localisation"] = stretches(mine)
+        if by_step := steps(mine, rounds, seed):
+            table["steps"] = by_step
+        if late := offsets(mine, rounds, seed):
+            table["offsets"] = late
         if asv is not None and claim is Claim.VOICE_CLONING:
-            _add_tdcfs(table, mine, asv)
+            _add_tdcfs(table, mine, asv, rounds, seed)
         out[claim.value] = table
     return out
 
@@ -174,37 +171,18 @@ def _faces(rows: Sequence[Row], rounds: int, seed: int) -> dict[str, Any]:
     """Every face a trial. Of a fake clip that shows several nobody states which one is fake: they are left out."""
     usable = [row for row in rows if not row.fake or len(row.faces) == 1]
     trials = [(score, row) for row in usable for _, score in row.faces]
-    table = summary(
+    table = brief(
         [score for score, _ in trials],
         [bool(row.fake) for _, row in trials],
-        clusters=[row.identity for _, row in trials],
-        rounds=rounds,
-        seed=seed,
+        [row.identity for _, row in trials],
+        rounds,
+        seed,
     )
-    table["clips"] = len({row.key for _, row in trials})
-    table["left_out"] = sum(len(row.faces) for row in rows) - len(trials)
-    return {
-        name: table[name]
-        for name in ("clips", "n_real", "n_fake", "left_out", "auc", "auc_ci", "eer", "eer_ci")
-    }
+    clips = len({row.key for _, row in trials})
+    return {"clips": clips, "left_out": sum(len(row.faces) for row in rows) - len(trials), **table}
 
 
-def _localisation(rows: Sequence[Row]) -> dict[str, Any]:
-    """AP@IoU and AR@N over the clips that were scored; those that were not count as clips without proposals."""
-    clips = [ClipSegments([Proposal(*one) for one in row.proposals], row.truth) for row in rows]
-    try:
-        precision, recall = average_precision_at_iou(clips), average_recall(clips)
-    except UndefinedMetricError:
-        return {}
-    return {
-        "clips": len(clips),
-        "stretches": sum(len(clip.truth) for clip in clips),
-        "ap": {f"{level:g}": value for level, value in precision.items()},
-        "ar": {str(count): recall[count] for count in AR_COUNTS},
-    }
-
-
-def _add_tdcfs(table: dict[str, Any], rows: Sequence[Row], asv: AsvScores) -> None:
+def _add_tdcfs(table: dict[str, Any], rows: Sequence[Row], asv: AsvScores, rounds: int, seed: int) -> None:
     scored = [row for row in rows if row.score is not None]
     attacks = [row.method if row.fake else None for row in scored]
     if len({row.dataset for row in rows}) > 1:
@@ -212,7 +190,8 @@ def _add_tdcfs(table: dict[str, Any], rows: Sequence[Row], asv: AsvScores) -> No
     check_attacks(attacks, asv)
     values = [row.score for row in scored if row.score is not None]
     truth = [bool(row.fake) for row in scored]
-    table |= tdcfs(values, truth, asv.rates())
+    people, rates = [row.identity for row in scored], asv.rates()
+    table |= tdcfs(values, truth, rates) | tdcf_intervals(values, truth, rates, people, rounds, seed)
     for name, group in table["groups"].items():
         group |= attack_tdcfs(values, truth, attacks, asv, name)
 

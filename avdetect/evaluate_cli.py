@@ -180,10 +180,10 @@ def to_text(table: dict[str, dict[str, Any]]) -> str:
         lines.append(_line(claim, row))
         for name in _TDCFS:
             if row.get(name) is not None:
-                lines.append(f"  {name:<32}{row[name]:>8.4f}")
+                lines.append(_cost(name, row[name], row[f"{name}_ci"]))
         lines += [_line(f"  {name}", part) for name, part in row.get("datasets", {}).items()]
         lines += [_line("  each face", row["faces"])] if "faces" in row else []
-        lines += _located(row.get("localisation"))
+        lines += _timed(row)
         for method, group in sorted(row.get("groups", {}).items()):
             lines.append(_line(f"  {method}", group))
         for reason, count in row["unscored"].items():
@@ -192,6 +192,11 @@ def to_text(table: dict[str, dict[str, Any]]) -> str:
 
 
 _TDCFS = ("min_tdcf_legacy", "min_tdcf_revised")
+
+
+def _cost(name: str, value: float, interval: Sequence[float] | None) -> str:
+    spread = f"  (95 %: {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+    return f"  {name:<32}{value:>8.4f}{spread}"
 
 
 def _line(name: str, row: dict[str, Any]) -> str:
@@ -207,11 +212,29 @@ def _line(name: str, row: dict[str, Any]) -> str:
     ).rstrip()
 
 
-def _located(found: dict[str, Any] | None) -> Iterator[str]:
-    if found:
+def _timed(row: dict[str, Any]) -> Iterator[str]:
+    """What is known of time: steps, stretches and offsets, where there are any."""
+    if "steps" in row:
+        yield _line("  each step of the timelines", row["steps"])
+        yield _line("  … within partial fakes", row["steps"]["within"])
+    if found := row.get("localisation"):
         parts = [f"AP@{level} {value:.3f}" for level, value in found["ap"].items()]
         parts += [f"AR@{count} {value:.3f}" for count, value in found["ar"].items()]
         yield f"  where, {found['stretches']} stretches: {', '.join(parts)}"
+    if late := row.get("offsets"):
+        yield f"  sound offset, {late['clips']} of {late['known']} clips" + _errors(late)
+
+
+def _errors(late: dict[str, Any]) -> str:
+    if not late["clips"]:
+        return ": no estimate"
+    median, share = late["median_error_ms_ci"], late["within_one_frame_ci"]
+    near = f" ({median[0]:.0f}-{median[1]:.0f})" if median else ""
+    often = f" ({share[0]:.1%}-{share[1]:.1%})" if share else ""
+    return (
+        f": median error {late['median_error_ms']:.0f} ms{near}, "
+        f"within ±40 ms {late['within_one_frame']:.1%}{often}"
+    )
 
 
 def _number(value: float | None) -> str:

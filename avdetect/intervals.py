@@ -6,7 +6,7 @@ Scores, labels and errors as in `metrics`. Every draw is seeded: the same input 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from avdetect.metrics import Labels, Scores, UndefinedMetricError, checked
-from avdetect.resampling import Counts, Ranking, Resample, metric
+from avdetect.resampling import Counts, Metric, Ranking, Resample, metric
 
 ROUNDS = 1000
 """Bootstrap rounds where nothing else is asked for."""
@@ -94,12 +94,12 @@ def bootstrap(
     labels: ArrayLike,
     clusters: Sequence[Hashable] | None = None,
     *,
-    metrics: Sequence[str] = ("auc", "eer"),
+    metrics: Sequence[str] | Mapping[str, Metric] = ("auc", "eer"),
     rounds: int = ROUNDS,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Percentile interval of each metric of `resampling.METRICS` ("auc", "eer", "tpr@0.01" …).
+    """Percentile interval of each metric of `resampling.METRICS` ("auc", "eer", "tpr@0.01" …), or of others by name.
 
     With `clusters` [N] (the identity or speaker of each trial) whole clusters are drawn, because clips of one
     person are not independent; without, trials are drawn within each class. Every round is exact (nothing is
@@ -107,7 +107,7 @@ def bootstrap(
     where most resamples hold one class only.
     """
     _check_settings(rounds, level)
-    computed = {name: metric(name) for name in metrics}
+    computed = dict(metrics) if isinstance(metrics, Mapping) else {name: metric(name) for name in metrics}
     values, truth = checked(scores, labels)
     ranking = Ranking.of(values, truth)
     found: dict[str, list[float]] = {name: [] for name in metrics}

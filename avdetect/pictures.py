@@ -109,6 +109,20 @@ def frames(clip: Clip, fps: float = FRAME_RATE, *, warnings: list[str] | None = 
             warnings.append(f"the picture's clock jumps {clock.jumps} times; the pieces were joined")
 
 
+def steady(clip: Clip, fps: float = FRAME_RATE) -> Iterator[Bytes]:
+    """One image [H, W, 3] for every step of a grid of `fps` over the clip; where one is missing, the one before it."""
+    shown: Bytes | None = None
+    index = 0
+    for frame in frames(clip, fps):
+        for _ in range(index, frame.index):
+            yield frame.image if shown is None else shown
+        yield frame.image
+        shown, index = frame.image, frame.index + 1
+    for _ in range(index, round(clip.duration * fps)):
+        if shown is not None:
+            yield shown
+
+
 @dataclass(frozen=True)
 class _Span:
     fps: float

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avdetect.metrics import Labels, Scores, error_rates, ranked
-from avdetect.spoof_metrics import STANDARD, act_dcf_threshold
+from avdetect.spoof_metrics import STANDARD, Tandem, act_dcf_threshold
 
 Counts = NDArray[np.int64]
 
@@ -100,10 +100,17 @@ class Resample:
 
     def min_dcf(self) -> float:
         """As `spoof_metrics.min_dcf`."""
+        return self._least_cost(*_COSTS) / min(_COSTS)
+
+    def min_tdcf(self, tandem: Tandem) -> float:
+        """As `spoof_metrics.min_tdcf_legacy` or `min_tdcf_revised`, whose weights `tandem` holds."""
+        return (tandem.constant + self._least_cost(tandem.per_miss, tandem.per_false_alarm)) / tandem.scale
+
+    def _least_cost(self, per_miss: float, per_false_alarm: float) -> float:
+        """Of both errors at the best threshold, among them the one that calls nothing fake."""
         reals, fakes = self.sums
-        per_miss, per_false_alarm = _COSTS
         cost = per_miss / reals[-1] * reals + per_false_alarm * (1 - fakes / fakes[-1])
-        return float(min(cost.min(), per_false_alarm) / min(_COSTS))
+        return float(min(cost.min(), per_false_alarm))
 
     def act_dcf(self) -> float:
         """As `spoof_metrics.act_dcf`."""

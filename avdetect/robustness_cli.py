@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avdetect.errors import ConfigError
+from avdetect.errors import ConfigError, InputError
 from avdetect.types import Claim, Item, Outcome
 from avdetect.wording import TITLES, printable
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 Tables = dict[str, list[dict[str, Any]]]
 RECORD = "sweep.json"
 """Stands in a folder of results and says which model and seed they come from."""
+SCRATCH = ".scratch"
+"""Folder there for media made on the way."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,21 +70,18 @@ def asked(args: argparse.Namespace) -> bool:
 def run(args: argparse.Namespace, scorer: Scorer, items: Sequence[Item], claims: Sequence[Claim]) -> int:
     """Degraded and attacked clips, as asked; 1 where a clip could not be read.
 
-    ConfigError for a variant that nobody knows, and where a system without gradients is to be attacked.
+    ConfigError for a variant that nobody knows, for an option that means nothing here, and where a system without
+    gradients is to be attacked.
     """
     from avdetect.degradations import chosen
     from avdetect.detect import Detector
     from avdetect.folders import claim
 
+    _refuse_options(args)
     variants = [one for one in chosen(_names(args.variants)) if set(one.claims) & set(claims)]
     detector = scorer if isinstance(scorer, Detector) else None
     if args.adversarial and detector is None:
         raise ConfigError(f"--adversarial needs a fusion model: {scorer.model_info.name} gives no gradients")
-    if args.most is not None and args.most < 1:
-        raise ConfigError(f"--most {args.most}: give 1 or more")
-    for option in ("csv", "parquet", "json", "html"):
-        if getattr(args, option, None):
-            raise ConfigError(f"--{option} is of a plain evaluation; here --out names a folder for all files")
     items = fewer(items, claims, args.most)
     model = scorer.model_info
     claim(
@@ -91,17 +93,46 @@ def run(args: argparse.Namespace, scorer: Scorer, items: Sequence[Item], claims:
     swept: Tables = {}
     attacked: Tables = {}
     failed: dict[str, str] = {}
-    if args.robustness or args.variants is not None:
-        swept, broken = _sweep(args, scorer, items, claims, variants)
-        failed |= broken
-    if args.adversarial and detector is not None:
-        attacked, broken = _attack(args, detector, items, claims)
-        failed |= broken
+    with _scratch(args.out):
+        if args.robustness or args.variants is not None:
+            swept, broken = _sweep(args, scorer, items, claims, variants)
+            failed |= broken
+        if args.adversarial and detector is not None:
+            attacked, broken = _attack(args, detector, items, claims)
+            failed |= broken
     if args.robustness or args.adversarial:
         _draw(args, scorer, swept, attacked)
     for path, reason in failed.items():
         print(f"avdetect: {printable(reason or path)}", file=sys.stderr)
     return int(bool(failed))
+
+
+def _refuse_options(args: argparse.Namespace) -> None:
+    if args.most is not None and args.most < 1:
+        raise ConfigError(f"--most {args.most}: give 1 or more")
+    if args.jobs not in (None, 1):
+        raise ConfigError(f"--jobs {args.jobs} is of a plain evaluation; here one process does the work")
+    for option in ("csv", "parquet", "json", "html"):
+        if getattr(args, option, None):
+            raise ConfigError(f"--{option} is of a plain evaluation; here --out names a folder for all files")
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[None]:
+    """Temporary files lie in a folder of `out`, which begins empty: what a killed run left goes with it."""
+    folder, before = out / SCRATCH, tempfile.tempdir
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made anew ({error.strerror or error}); remove it") from error
+    tempfile.tempdir = str(folder.resolve())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fewer(items: Sequence[Item], claims: Sequence[Claim], most: int | None) -> list[Item]:
@@ -128,11 +159,12 @@ def _sweep(
     variants: Sequence[Variant],
 ) -> tuple[Tables, dict[str, str]]:
     """Tables by claim, also as json and on stdout; and the files that could not be read, with the reasons."""
+    from avdetect.prepared import Cache
     from avdetect.progress import track
     from avdetect.robustness import table, to_text
     from avdetect.variants import judged
 
-    found = judged(scorer, items, claims, variants, args.out / "variants.csv", args.seed)
+    found = judged(scorer, items, claims, variants, args.out / "variants.csv", args.seed, Cache(args.cache))
     trials = [trial for rows in track(found, "degrading", len(items)) for trial in rows]
     tables = {one.value: rows for one in claims if (rows := table(trials, one, variants, args.rounds))}
     _put_tables(args.out / "variants.json", args, scorer, tables)
@@ -145,9 +177,10 @@ def _attack(
 ) -> tuple[Tables, dict[str, str]]:
     """As `_sweep`."""
     from avdetect.attempts import attacked, table, to_text
+    from avdetect.prepared import Cache
     from avdetect.progress import track
 
-    found = attacked(detector, items, claims, args.out / "adversarial.csv", args.seed)
+    found = attacked(detector, items, claims, args.out / "adversarial.csv", args.seed, Cache(args.cache))
     attempts = [one for rows in track(found, "attacking", len(items)) for one in rows]
     tables = {one.value: rows for one in claims if (rows := table(attempts, one, args.rounds))}
     _put_tables(args.out / "adversarial.json", args, detector, tables)

@@ -1,29 +1,21 @@
-"""A row per clip and claim: what an evaluation keeps, as csv while it runs and as parquet at its end.
-
-A csv file that was cut off (power, SIGKILL) is mended where it is gone on with: its last line, if it is not whole,
-is taken away, so that what follows gives the bytes that an uninterrupted run would have given.
-"""
+"""A row per clip and claim: what an evaluation keeps, as csv while it runs (`row_file`) and as parquet at its end."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from avdetect.errors import DatasetError
-from avdetect.types import Claim, Item, ModelInfo, Status, Verdict
+from avdetect.row_file import Layout, RowFile, header_of, read_csv
+from avdetect.types import Claim, ClaimResult, Item, ModelInfo, Status, Verdict
 
 Stretch = tuple[float, float]
-END = b"\r\n"
-"""What ends a line of csv; a line feed alone may stand within a cell."""
-CELL_LIMIT = 1 << 24
-"""Characters of one cell: the proposals of a long clip outgrow csv's own limit."""
+OFFSET = "offset_ms"
+"""The column of a manifest that states by how many milliseconds a clip's sound lags behind its picture."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +24,9 @@ class Row:
 
     `identity` is what intervals are drawn by, `dataset` where the clip comes from, `sha256` and `duration` (seconds)
     of the media. `faces` are (track, score) of each face that could be assessed, `proposals` (score, start, end) the
-    stretches that look fake and `truth` those that are, seconds.
+    stretches that look fake and `truth` those that are, seconds. Of lip-sync alone: how many ms the sound lags behind
+    the picture, as estimated, `offset_ms`, and in truth, `true_offset_ms` (see `true_offset`). `steps` are (time,
+    score) of the timeline where it says something.
     """
 
     path: str
@@ -53,6 +47,9 @@ class Row:
     truth: tuple[Stretch, ...] = ()
     model: str = ""
     model_sha256: str = ""
+    offset_ms: float | None = None
+    true_offset_ms: float | None = None
+    steps: tuple[tuple[float, float], ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -65,9 +62,8 @@ class Row:
         return self.path.rsplit("/", 1)[-1]
 
 
-COLUMNS = tuple(one.name for one in fields(Row))
-_NESTED = ("faces", "proposals", "truth")
-_NUMBERS = ("score", "duration")
+ROWS = Layout(Row, "evaluation rows", later=3)
+COLUMNS = ROWS.columns
 
 
 def key_of(item: Item) -> tuple[str, str]:
@@ -105,7 +101,33 @@ def rows_of(
             truth=tuple((s.start, s.end) for s in item.label.segments if s.claim in (None, claim)),
             model=verdict.model.name,
             model_sha256=verdict.model.sha256,
+            offset_ms=result.offset_ms if result else None,
+            true_offset_ms=true_offset(item) if claim is Claim.LIP_SYNC_MISMATCH else None,
+            steps=_steps(result) if result else (),
         )
+
+
+def true_offset(item: Item) -> float | None:
+    """By how many ms a clip's sound lags: what its manifest states in OFFSET, 0 where it is known to be in sync.
+
+    None where nobody knows; DatasetError for a cell that is no number.
+    """
+    stated = item.extra.get(OFFSET, "").strip()
+    if not stated:
+        return 0.0 if item.label.lip_sync_mismatch is False else None
+    try:
+        value = float(stated)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DatasetError(f"{item.path}: {OFFSET} is '{stated[:40]}', must be milliseconds or empty")
+    return value
+
+
+def _steps(result: ClaimResult) -> tuple[tuple[float, float], ...]:
+    line = result.timeline
+    pairs = zip(line.times, line.scores, strict=True)
+    return tuple((time, round(score, 4)) for time, score in pairs if score is not None)
 
 
 LEVELS = tuple(step / 20 for step in range(1, 20))
@@ -146,120 +168,31 @@ def _runs(above: Sequence[bool]) -> Iterator[tuple[int, int]]:
             first = None
 
 
-# Text
-
-
-def _cells(row: Row) -> dict[str, Any]:
-    cells = asdict(row)
-    for name in _NESTED:
-        cells[name] = json.dumps(cells[name], separators=(",", ":")) if cells[name] else ""
-    return cells
-
-
-def _as_csv(rows: Iterable[Row], *, header: bool = False) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator=END.decode())
-    if header:
-        writer.writeheader()
-    writer.writerows(map(_cells, rows))
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _row(cells: dict[str, Any]) -> Row:
-    """A row from text cells; ValueError where one cannot be read."""
-    if any(cells.get(name) is None for name in COLUMNS):
-        raise ValueError("it was cut off")
-    read: dict[str, Any] = {name: str(cells[name]) for name in COLUMNS}
-    read["fake"] = int(read["fake"])
-    for name in _NUMBERS:
-        read[name] = float(read[name]) if read[name] else None
-    for name in _NESTED:
-        read[name] = tuple(tuple(one) for one in json.loads(read[name])) if read[name] else ()
-    return Row(**read)
-
-
 def read_rows(path: Path) -> list[Row]:
     """Rows of an earlier evaluation, csv or parquet; DatasetError where the file is something else."""
-    if path.suffix.lower() == ".parquet":
-        return _read_parquet(path)
-    csv.field_size_limit(CELL_LIMIT)
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise DatasetError(f"{path}: holds no evaluation rows; give another file")
-            return [_numbered(cells, path, reader.line_num) for cells in reader]
-    except csv.Error as error:
-        raise DatasetError(f"{path}: not csv ({error}); give another file") from None
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _numbered(cells: dict[str, Any], path: Path, line: int) -> Row:
-    try:
-        return _row(cells)
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{path}: line {line} cannot be read ({error}); remove it") from None
+    return _read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path, ROWS)
 
 
 def holds_rows(path: Path) -> bool:
     """Whether a csv or parquet file begins as one of `read_rows`."""
-    if path.suffix.lower() == ".parquet":
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.readline(4096).rstrip() == ",".join(COLUMNS).encode()
-    except OSError:
-        return False
+    return path.suffix.lower() == ".parquet" or ROWS.knows(header_of(path))
 
 
-# A file that grows
-
-
-class Journal:
-    """Rows in a csv file that grows clip by clip; what stands there already is in `rows`.
-
-    All rows of one file come from one model: DatasetError where others stand there, or where the file is no journal.
-    """
+class Journal(RowFile[Row]):
+    """Rows in a csv file that grows clip by clip, all from one model: DatasetError where others stand there."""
 
     def __init__(self, path: Path, model: ModelInfo) -> None:
-        _mend(path)
-        self.rows = read_rows(path) if path.is_file() and path.stat().st_size else []
+        self._model = model
+        super().__init__(path, ROWS)
+
+    def _check(self) -> None:
+        mine = self._model
         for row in self.rows:
-            if row.model_sha256 != model.sha256:
+            if row.model_sha256 != mine.sha256:
                 raise DatasetError(
-                    f"{path}: holds scores of model {row.model} ({row.model_sha256[:12]}), not of {model.name} "
-                    f"({model.sha256[:12]}); give another file"
+                    f"{self.path}: holds scores of model {row.model} ({row.model_sha256[:12]}), not of {mine.name} "
+                    f"({mine.sha256[:12]}); give another file"
                 )
-        try:
-            self._file = path.open("ab")
-        except OSError as error:
-            raise DatasetError(f"{path}: cannot be written ({error.strerror}); name another file") from None
-        if not self.rows and not path.stat().st_size:
-            self._put(_as_csv([], header=True))
-
-    def write(self, rows: Sequence[Row]) -> None:
-        """Adds a clip's rows, at once and whole."""
-        self._put(_as_csv(rows))
-
-    def _put(self, text: bytes) -> None:
-        self._file.write(text)
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-
-def _mend(path: Path) -> None:
-    """Take away a last line that is not whole; a file of others is left as it is."""
-    if not path.is_file() or not holds_rows(path):
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(END) + len(END) if END in content else 0
-        if whole < len(content):
-            file.truncate(whole)
 
 
 # Parquet
@@ -270,8 +203,10 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    kinds = {"fake": pa.int8(), "score": pa.float64(), "duration": pa.float64()}
-    cells = [_cells(row) for row in rows]
+    kinds = {"fake": pa.int8()} | {
+        one.name: pa.float64() for one in ROWS.fields if str(one.type).startswith("float")
+    }
+    cells = [ROWS.cells(row) for row in rows]
     table = pa.table(
         {name: pa.array([one[name] for one in cells], kinds.get(name, pa.string())) for name in COLUMNS}
     )
@@ -295,10 +230,10 @@ def _read_parquet(path: Path) -> list[Row]:
         raise DatasetError(
             f"{path}: not a readable parquet file ({str(error).splitlines()[0][:120]})"
         ) from None
-    if tuple(table.column_names) != COLUMNS:
-        raise DatasetError(f"{path}: holds no evaluation rows; give another file")
+    if not ROWS.knows(table.column_names):
+        raise ROWS.refuse(path)
     return [
-        _numbered({name: "" if value is None else value for name, value in cells.items()}, path, number)
+        ROWS.numbered({name: "" if value is None else value for name, value in cells.items()}, path, number)
         for number, cells in enumerate(table.to_pylist(), 1)
     ]
 
@@ -309,7 +244,7 @@ def journal_of(parquet: Path) -> Path:
     if not path.is_file() and parquet.is_file():
         rows = read_rows(parquet)
         try:
-            path.write_bytes(_as_csv(rows, header=True))
+            path.write_bytes(ROWS.to_csv(rows, header=True))
         except OSError as error:
             raise DatasetError(f"{path}: cannot be written ({error.strerror})") from None
     return path

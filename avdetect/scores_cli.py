@@ -121,17 +121,19 @@ def _text(result: dict[str, Any]) -> str:
     def cost(value: float | None) -> str:
         return "-" if value is None else f"{value:.4f}"
 
-    interval = result["eer_ci"]
-    spread = f"  (95 %: {percent(interval[0])} to {percent(interval[1])})" if interval else ""
+    def spread(name: str, number: Callable[[float | None], str]) -> str:
+        interval = result[f"{name}_ci"]
+        return f"  (95 %: {number(interval[0])} to {number(interval[1])})" if interval else ""
+
     lines = [
         f"{result['trials']} trials ({result['bonafide']} bona fide, {result['spoof']} spoof), "
         f"coverage {percent(result['coverage'])}",
-        f"EER                {percent(result['eer'])}{spread}",
+        f"EER                {percent(result['eer'])}{spread('eer', percent)}",
         f"AUC                {percent(result['auc'])}",
         f"AP                 {percent(result['ap'])}",
         *(f"TPR at {float(fpr):<6.1%} FPR {percent(rate)}" for fpr, rate in result["tpr_at_fpr"].items()),
-        f"min t-DCF legacy   {cost(result['min_tdcf_legacy'])}",
-        f"min t-DCF revised  {cost(result['min_tdcf_revised'])}",
+        f"min t-DCF legacy   {cost(result['min_tdcf_legacy'])}{spread('min_tdcf_legacy', cost)}",
+        f"min t-DCF revised  {cost(result['min_tdcf_revised'])}{spread('min_tdcf_revised', cost)}",
         f"min DCF            {cost(result['min_dcf'])}",
         *(f"{name:<18} {cost(result[name])}" for name in COSTS if name in result),
         *(f"  {name:<16} EER {percent(part['eer'])}" for name, part in result["per_attack"].items()),

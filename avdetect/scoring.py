@@ -25,7 +25,7 @@ from avdetect.detect import Detector, probability
 from avdetect.errors import AvdetectError, ConfigError
 from avdetect.pooling import ClipEvidence
 from avdetect.prepared import Cache
-from avdetect.rows import Journal, Row, key_of, rows_of
+from avdetect.rows import Journal, Row, key_of, rows_of, true_offset
 from avdetect.types import Claim, Item, ModelInfo, Outcome, Verdict
 from avdetect.windows import Prepared, WindowSettings
 
@@ -174,13 +174,17 @@ class Scored:
 
 
 def unscored(items: Sequence[Item], claims: Sequence[Claim], rows: Iterable[Row]) -> list[Task]:
-    """What is still to be asked, in the items' order, where `rows` are there already."""
+    """What is still to be asked, in the items' order, where `rows` are there already.
+
+    DatasetError for a true offset that cannot be read: before hours of scoring, not after them.
+    """
     stand = {(row.key, row.claim) for row in rows}
     tasks = []
     for item in items:
         known = [claim for claim in claims if item.label[claim] is not None]
         wanted = tuple(claim for claim in known if (key_of(item), claim.value) not in stand)
         if wanted:
+            true_offset(item)
             tasks.append(Task(item, wanted))
     return tasks
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -57,6 +58,15 @@ class AsvRates:
     spoof_false_alarm: float
 
 
+class Tandem(NamedTuple):
+    """A t-DCF as a function of the countermeasure: (constant + per_miss P_miss + per_false_alarm P_fa) / scale."""
+
+    constant: float
+    per_miss: float
+    per_false_alarm: float
+    scale: float
+
+
 STANDARD = Costs()
 AGNOSTIC = AgnosticCosts()
 
@@ -90,13 +100,14 @@ def asv_rates(target: ArrayLike, nontarget: ArrayLike, spoof: ArrayLike) -> AsvR
     )
 
 
-def _tandem_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[Scores, Scores]:
-    """Miss and false-alarm rate [N+1] of a countermeasure; decisions instead of scores are refused."""
+def _least(scores: ArrayLike, labels: ArrayLike, tandem: Tandem) -> float:
+    """The t-DCF at its best threshold; decisions instead of scores are refused."""
     values, truth = checked(scores, labels)
     if np.unique(values).size < 3:
         raise ValueError("fewer than three different scores: t-DCF needs scores, not decisions")
     curve = det_curve(values, truth)
-    return curve.real_rejected, curve.fake_accepted
+    cost = tandem.per_miss * curve.real_rejected + tandem.per_false_alarm * curve.fake_accepted
+    return float((tandem.constant + cost.min()) / tandem.scale)
 
 
 def _check_weights(*weights: float) -> None:
@@ -111,7 +122,11 @@ def min_tdcf_legacy(scores: ArrayLike, labels: ArrayLike, asv: AsvRates, costs: 
     min over thresholds of (C1 P_miss + C2 P_fa) / min(C1, C2). Kinnunen et al., Odyssey 2018. Not comparable
     with `min_tdcf_revised`. ValueError for fewer than three different scores.
     """
-    miss, false_alarm = _tandem_curve(scores, labels)
+    return _least(scores, labels, legacy_tandem(asv, costs))
+
+
+def legacy_tandem(asv: AsvRates, costs: Costs = STANDARD) -> Tandem:
+    """The weights of `min_tdcf_legacy`; UndefinedMetricError where the ASV system is too weak, or accepts no spoof."""
     c1 = (
         costs.p_target * costs.miss * (1 - asv.miss) - costs.p_nontarget * costs.false_alarm * asv.false_alarm
     )
@@ -121,7 +136,7 @@ def min_tdcf_legacy(scores: ArrayLike, labels: ArrayLike, asv: AsvRates, costs: 
         raise UndefinedMetricError(
             "the ASV system accepts no spoof (or no target): legacy t-DCF is undefined"
         )
-    return float(np.min(c1 * miss + c2 * false_alarm) / min(c1, c2))
+    return Tandem(0.0, c1, c2, min(c1, c2))
 
 
 def min_tdcf_revised(scores: ArrayLike, labels: ArrayLike, asv: AsvRates, costs: Costs = STANDARD) -> float:
@@ -131,14 +146,18 @@ def min_tdcf_revised(scores: ArrayLike, labels: ArrayLike, asv: AsvRates, costs:
     P_fa_spoof_asv; min over thresholds of (C0 + C1 P_miss + C2 P_fa) / (C0 + min(C1, C2)). Kinnunen et al.,
     TASLP 2020. Not comparable with `min_tdcf_legacy`. ValueError for fewer than three different scores.
     """
-    miss, false_alarm = _tandem_curve(scores, labels)
+    return _least(scores, labels, revised_tandem(asv, costs))
+
+
+def revised_tandem(asv: AsvRates, costs: Costs = STANDARD) -> Tandem:
+    """The weights of `min_tdcf_revised`; UndefinedMetricError where the ASV system leaves nothing to measure."""
     c0 = costs.p_target * costs.miss * asv.miss + costs.p_nontarget * costs.false_alarm * asv.false_alarm
     c1 = costs.p_target * costs.miss - c0
     c2 = costs.p_spoof * costs.false_alarm * asv.spoof_false_alarm
     _check_weights(c0, c1, c2)
     if c0 + min(c1, c2) == 0:
         raise UndefinedMetricError("the ASV system makes no error and accepts no spoof: t-DCF is undefined")
-    return float(np.min(c0 + c1 * miss + c2 * false_alarm) / (c0 + min(c1, c2)))
+    return Tandem(c0, c1, c2, c0 + min(c1, c2))
 
 
 def min_dcf(scores: ArrayLike, labels: ArrayLike, costs: Costs = STANDARD) -> float:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from avdetect.errors import DatasetError
-from avdetect.intervals import ROUNDS
+from avdetect.intervals import ROUNDS, bootstrap
 from avdetect.metrics import Labels, Scores, UndefinedMetricError, or_none
+from avdetect.resampling import Metric, Resample
 from avdetect.scores import AsvScores, Higher, Scored
-from avdetect.spoof_metrics import AsvRates, min_tdcf_legacy, min_tdcf_revised
+from avdetect.spoof_metrics import (
+    AsvRates,
+    Tandem,
+    legacy_tandem,
+    min_tdcf_legacy,
+    min_tdcf_revised,
+    revised_tandem,
+)
 from avdetect.summary import COSTS, summary
 
 
@@ -49,6 +59,7 @@ def spoof_report(
         **{name: row[name] for name in ("auc", "auc_ci", "ap", "ap_ci", "tpr_at_fpr", "tpr_at_fpr_ci")},
         "intervals_over": "speakers" if scored.speakers else "trials",
         **tdcfs(scored.scores, scored.labels, rates),
+        **tdcf_intervals(scored.scores, scored.labels, rates, scored.speakers, rounds, seed),
         "min_dcf": row["min_dcf"],
         "min_dcf_ci": row["min_dcf_ci"],
     }
@@ -97,6 +108,37 @@ def _tdcf(
     if rates is None or np.unique(scores).size < 3:
         return None
     return or_none(lambda s, t: metric(s, t, rates), scores, labels)
+
+
+def tdcf_intervals(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    rates: AsvRates | None,
+    clusters: Sequence[Hashable] | None,
+    rounds: int,
+    seed: int,
+) -> dict[str, list[float] | None]:
+    """`<name>_ci`, 95 % [low, high], of both t-DCFs; None as in `tdcfs`, without `rounds` and for too few clusters.
+
+    Countermeasure trials are drawn, by `clusters` as in `bootstrap`; the ASV system's error rates stay as they are.
+    """
+    found: dict[str, list[float] | None] = {f"{name}_ci": None for name in _TDCFS}
+    if rates is None or not rounds or np.unique(np.asarray(scores)).size < 3:
+        return found
+    drawn: dict[str, Metric] = {}
+    for name, weights in _TANDEMS.items():
+        with suppress(UndefinedMetricError):
+            drawn[name] = partial(Resample.min_tdcf, tandem=weights(rates))
+    with suppress(UndefinedMetricError):
+        intervals = bootstrap(scores, labels, clusters, metrics=drawn, rounds=rounds, seed=seed)
+        found |= {f"{name}_ci": list(interval) for name, interval in intervals.items()}
+    return found
+
+
+_TANDEMS: dict[str, Callable[[AsvRates], Tandem]] = {
+    "min_tdcf_legacy": legacy_tandem,
+    "min_tdcf_revised": revised_tandem,
+}
 
 
 def attack_tdcfs(

@@ -81,6 +81,16 @@ def summary(
     return row
 
 
+def brief(
+    scores: ArrayLike, labels: ArrayLike, clusters: Sequence[Hashable], rounds: int, seed: int
+) -> dict[str, Any]:
+    """n_real, n_fake, auc, auc_ci, eer and eer_ci of `summary` alone; None where undefined."""
+    values, truth = np.asarray(scores, np.float64), np.asarray(labels, np.bool_)
+    counts = {"n_real": int((~truth).sum()), "n_fake": int(truth.sum())}
+    found = {"auc": or_none(auc, values, truth), "eer": or_none(eer, values, truth)}
+    return counts | found | _intervals(values, truth, clusters, tuple(found), rounds, seed)
+
+
 def log_odds(probabilities: ArrayLike) -> Scores:
     """Natural log-odds of probabilities in 0..1, those of 0 and 1 brought to within 1e-9 of them."""
     values = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-9, 1 - 1e-9)

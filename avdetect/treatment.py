@@ -19,8 +19,9 @@ import numpy as np
 
 from avdetect.errors import MediaError
 from avdetect.folders import claim
-from avdetect.media import frames, open_clip
-from avdetect.types import FRAME_RATE, SAMPLE_RATE, Bytes, Clip, Floats, Item
+from avdetect.media import open_clip
+from avdetect.pictures import steady
+from avdetect.types import FRAME_RATE, SAMPLE_RATE, Clip, Floats, Item
 from avdetect.writing import write_clip
 
 RECORD = "treatment.json"
@@ -137,7 +138,7 @@ def _clip(item: Item, folder: Path, treatment: Treatment) -> Item:
         target.parent.mkdir(exist_ok=True)
         write_clip(
             target,
-            _images(face),
+            steady(face),
             _sound(face, voice, treatment),
             crf=treatment.crf,
             audio_bit_rate=treatment.bit_rate,
@@ -154,20 +155,6 @@ def _sound(face: Clip, voice: Clip, treatment: Treatment) -> Floats:
         return treat(voice.waveform, round(face.duration * FRAME_RATE) / FRAME_RATE, treatment)
     except ValueError as error:
         raise MediaError(voice.path, f"cannot go with {face.path.name} ({error})") from error
-
-
-def _images(clip: Clip) -> Iterator[Bytes]:
-    """One image for every step of the 25 fps grid; where one is missing, the one before it."""
-    shown: Bytes | None = None
-    index = 0
-    for frame in frames(clip):
-        for _ in range(index, frame.index):
-            yield frame.image if shown is None else shown
-        yield frame.image
-        shown, index = frame.image, frame.index + 1
-    for _ in range(index, round(clip.duration * FRAME_RATE)):
-        if shown is not None:
-            yield shown
 
 
 @functools.lru_cache(maxsize=64)

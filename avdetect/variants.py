@@ -21,7 +21,8 @@ from avdetect.degradations import DEGRADATIONS, Kind, Variant, setting_of
 from avdetect.degradations.family import CLAIMS_OF, Recipe, Rng
 from avdetect.errors import MediaError
 from avdetect.looked import Looked
-from avdetect.row_file import RowFile
+from avdetect.prepared import Cache
+from avdetect.row_file import Layout, RowFile
 from avdetect.rows import key_of, rows_of
 from avdetect.speech import speech_segments
 from avdetect.types import (
@@ -73,6 +74,9 @@ class Trial:
         return self.path, self.audio_path, self.made
 
 
+TRIALS = Layout(Trial, "trials of degraded clips")
+
+
 @dataclass(frozen=True)
 class Subject:
     """An item as it is, or with its sound moved (`made` says so); and what is known of it then."""
@@ -93,16 +97,18 @@ def judged(
     variants: Sequence[Variant],
     path: Path,
     seed: int = 0,
+    cache: Cache | None = None,
 ) -> Iterator[list[Trial]]:
     """All rows of each item in turn, untouched and in every variant that touches `claims`; also kept in `path` (csv).
 
     Rows that stand there already are not made again. What cannot be read, or not be degraded, gives rows with the
-    verdict "error" and the reason. Media made on the way lie in a temporary folder, one clip's at a time.
+    verdict "error" and the reason. Media made on the way lie in a temporary folder, one clip's at a time. What `cache`
+    holds of a clip as it is is not decoded again.
     """
-    with RowFile[Trial](path, Trial) as file:
+    with RowFile(path, TRIALS) as file:
         known, moved = {row.key: row for row in file.rows}, lacks_mismatches(items, claims)
         for item in items:
-            bench = Bench(scorer, item, claims, seed)
+            bench = Bench(scorer, item, claims, seed, cache)
             subjects = list(subjects_of(item, moved))
             rows = []
             for variant in [UNTOUCHED, *variants]:
@@ -111,7 +117,7 @@ def judged(
                     there = [known[key] for claim in asked if (key := subject.key(variant, claim)) in known]
                     missing = [claim for claim in asked if subject.key(variant, claim) not in known]
                     fresh = bench.trials(subject, variant, missing) if missing else []
-                    file.add(fresh)
+                    file.write(fresh)
                     rows += [*there, *fresh]
             yield rows
 
@@ -136,8 +142,10 @@ def _asked(subject: Subject, variant: Variant, claims: Sequence[Claim]) -> list[
 class Bench:
     """One item, opened at the first need, and its latest variant with it."""
 
-    def __init__(self, scorer: Scorer, item: Item, claims: Sequence[Claim], seed: int) -> None:
-        self.scorer, self.item, self.seed = scorer, item, seed
+    def __init__(
+        self, scorer: Scorer, item: Item, claims: Sequence[Claim], seed: int, cache: Cache | None = None
+    ) -> None:
+        self.scorer, self.item, self.seed, self._cache = scorer, item, seed, cache
         self._seen = any(
             item.label[claim] is not None for claim in CLAIMS_OF[Kind.PICTURE] if claim in claims
         )
@@ -192,10 +200,19 @@ class Bench:
         return self._untouched
 
     def _open(self) -> Looked:
+        if (kept := self._kept()) is not None:
+            return kept if self._seen or kept.clip.waveform is None else _unseen(kept)
         prepared = prepare(self.item.path, self.scorer.settings, audio_path=self.item.audio_path)
         if not self._seen and prepared.clip.waveform is not None:  # nothing will be asked of its picture
             prepared.clip = replace(prepared.clip, fps=None, width=None, height=None)
         return Looked.at(prepared)
+
+    def _kept(self) -> Looked | None:
+        """The clip from the cache, where it is there."""
+        try:
+            return self._cache.find(self.item, self.scorer.settings) if self._cache is not None else None
+        except OSError:
+            return None  # the clip itself cannot be read: opening it says so in words
 
     def _dice(self, variant: Variant, content: str) -> Rng:
         return np.random.default_rng([self.seed, int(content[:12], 16), zlib.crc32(variant.name.encode())])

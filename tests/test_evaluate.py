@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 import time
@@ -11,15 +12,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clips import make_audio, noise
-from commands import detector, environment
+from commands import call, detector, environment
 from commands import voice as spoken_by_nobody
 
 from avdetect.errors import ConfigError, DatasetError
 from avdetect.evaluate import Slice, distinct, evaluate, fingerprint, sliced, tables, worst
+from avdetect.evaluate_cli import to_text
+from avdetect.metrics import det_curve
 from avdetect.prepared import Cache
 from avdetect.rows import Row, read_rows, rows_of
+from avdetect.scores import read_asv_scores
 from avdetect.types import (
     CLAIMS,
     Claim,
@@ -29,6 +34,7 @@ from avdetect.types import (
     ModelInfo,
     Outcome,
     Status,
+    Timeline,
     Verdict,
 )
 from avdetect.windows import Prepared, WindowSettings, prepare
@@ -262,6 +268,63 @@ def test_true_stretches_are_looked_for_in_all_clips() -> None:
     assert found["ar"]["10"] == 1.0 and (found["clips"], found["stretches"]) == (2, 1)
 
 
+def test_steps_of_partial_fakes_are_told_from_real_ones_and_by_themselves() -> None:
+    half = ((0.1, 0.6), (0.3, 0.2), (0.5, 0.9))
+    rows = [
+        face_row(
+            "a", 1, [0.9], steps=half, truth=((0.0, 0.1), (0.4, 0.6))
+        ),  # 0.1 lies behind the first stretch
+        face_row("b", 0, [0.1], steps=((0.1, 0.1), (0.3, 0.95))),
+        face_row("c", 1, [0.9], steps=((0.1, 0.0),)),  # nobody states where
+        face_row("d", 0, [0.9], steps=((0.1, 1.0),), dataset="another"),
+        face_row("e", 1, [0.9], truth=((0.0, 9.0),)),  # not scored
+    ]
+    table = tables(rows, rounds=20)["face_manipulation"]["steps"]
+    assert (table["clips"], table["n_real"], table["n_fake"], table["auc"]) == (2, 4, 1, 0.75)
+    assert (table["within"]["n_real"], table["within"]["n_fake"], table["within"]["auc"]) == (2, 1, 1.0)
+    assert "steps" not in tables(rows[1:4], rounds=0)["face_manipulation"]
+    assert "within partial fakes" in to_text(tables(rows, rounds=0))
+
+
+def sync_row(who: str, offset: float | None, true: float | None) -> Row:
+    row = Row(who, "lip_sync_mismatch", 0, 0.1, "inconclusive", "", "", who, "s")
+    return replace(row, offset_ms=offset, true_offset_ms=true)
+
+
+def test_offsets_are_measured_where_the_truth_is_known() -> None:
+    rows = [sync_row("ann", 40.0, 0.0), sync_row("ann", -80.0, 0.0), sync_row("bob", 200.0, 190.0)]
+    rows += [sync_row("cy", None, 0.0), sync_row("dee", 5.0, None)]
+    table = tables(rows, rounds=50)["lip_sync_mismatch"]
+    found = table["offsets"]
+    assert (found["clips"], found["known"], found["median_error_ms"]) == (3, 4, 40.0)
+    assert found["within_one_frame"] == pytest.approx(2 / 3)
+    # Whole people are drawn: ann twice, both, bob twice.
+    assert found["median_error_ms_ci"] == [10.0, 60.0] and found["within_one_frame_ci"] == [0.5, 1.0]
+    assert "sound offset, 3 of 4 clips: median error 40 ms (10-60), within ±40 ms 66.7%" in to_text(
+        {"lip_sync_mismatch": table}
+    )
+    assert tables(rows[3:], rounds=0)["lip_sync_mismatch"]["offsets"] == {"known": 1, "clips": 0}
+    assert "offsets" not in tables(rows[4:], rounds=0)["lip_sync_mismatch"]
+
+
+def test_a_row_keeps_the_offset_and_the_timeline() -> None:
+    sync = Claim.LIP_SYNC_MISMATCH
+    said = verdict(Path("x"), 0.4)
+    result = replace(said.claims[sync], offset_ms=-40.0, timeline=Timeline((0.1, 0.3), (None, 0.123456)))
+    said = replace(said, claims={**said.claims, sync: result})
+    item = Item(Path("x"), Label(lip_sync_mismatch=False, voice_cloning=False))
+    voice, lips = rows_of(item, said, [VOICE, sync])
+    assert (lips.offset_ms, lips.true_offset_ms, lips.steps) == (-40.0, 0.0, ((0.3, 0.1235),))
+    assert (voice.offset_ms, voice.true_offset_ms, voice.steps) == (None, None, ())
+
+
+def test_an_offset_that_is_no_number_is_told_before_anything_is_scored() -> None:
+    scorer, last = StandIn(), replace(ITEMS[1], extra={"offset_ms": "late"})
+    with pytest.raises(DatasetError, match=r"0\.6\.wav: offset_ms is 'late'"):
+        run([ITEMS[0], last], detector=scorer)
+    assert scorer.asked == []
+
+
 def test_several_sets_are_told_together_and_apart() -> None:
     rows = [replace(row, dataset="one") for row in run(ITEMS[:4])] + [
         replace(row, dataset="two", fake=1 - row.fake) for row in run(ITEMS[:4])
@@ -338,6 +401,43 @@ def test_scores_from_the_cache_are_those_of_the_clip(tmp_path: Path, monkeypatch
     monkeypatch.setattr("avdetect.detect.prepare", counted)
     assert list(evaluate(detector(), items, CLAIMS, cache=cache)) == direct
     assert opened == [items[2].path, quiet.path]
+
+
+def asv_scores(path: Path, attacks: Sequence[str]) -> Path:
+    """The organisers' layout: ASV scores in which each attack passes for half of its trials."""
+    lines = [f"bonafide target {3 + n / 10}\nbonafide nontarget {-3 - n / 10}" for n in range(5)]
+    lines += [f"{attack} spoof {score}" for attack in attacks for score in (4, -4)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_asv_scores_give_both_tdcfs_of_the_set_and_of_each_attack(tmp_path: Path) -> None:
+    lines = ["file,voice_cloning,method,identity"]
+    for number in range(6):
+        clip = make_audio(tmp_path / f"{number}.wav", spoken_by_nobody(1.5) * (0.2 + number / 10))
+        method = ("A07", "A08")[number % 2] if number > 2 else ""
+        lines.append(f"{clip.name},{int(number > 2)},{method},p{number % 3}")
+    manifest, rows = tmp_path / "manifest.csv", tmp_path / "rows.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    asv = asv_scores(tmp_path / "asv.txt", ["A07", "A08"])
+    command = ("evaluate", manifest, "--jobs", "1", "--rounds", "20", "--csv", rows, "--asv-scores")
+    said = call(*command, asv, "--json", "-")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)["voice_cloning"]
+    scored = [(row.score, bool(row.fake)) for row in read_rows(rows) if row.score is not None]
+    rates = read_asv_scores(asv).rates()
+    assert len(scored) == 6 and (rates.miss, rates.false_alarm, rates.spoof_false_alarm) == (0, 0.2, 0.5)
+    # By hand: a miss costs .9405 less 10 * .0095 * .2, a spoof accepted 10 * .05 / 2, the ASV system's own errors .019.
+    det = det_curve(*zip(*scored, strict=True))
+    least = float(np.min(0.9215 * det.real_rejected + 0.25 * det.fake_accepted))
+    assert found["min_tdcf_legacy"] == pytest.approx(least / 0.25)
+    assert found["min_tdcf_revised"] == pytest.approx((0.019 + least) / 0.269)
+    for name in ("min_tdcf_legacy", "min_tdcf_revised"):
+        assert found[f"{name}_ci"][0] <= found[name] <= found[f"{name}_ci"][1]
+    assert all(part["min_tdcf_legacy"] is not None for part in found["groups"].values())
+    assert "min_tdcf_legacy" in call(*command, asv).out
+    other = call(*command, asv_scores(tmp_path / "dev.txt", ["A01"]))
+    assert other.code == 1 and "the ASV scores have no attack A07 (they have A01)" in other.err[0]
 
 
 def manifest_of(folder: Path, clips: int) -> Path:

@@ -154,6 +154,29 @@ def test_the_page_stands_alone_and_says_what_it_rests_on() -> None:
         assert words in page, words
 
 
+def test_the_page_tells_of_steps_and_offsets() -> None:
+    some = [
+        replace(
+            row,
+            claim="lip_sync_mismatch",
+            steps=((0.1, 0.2 + 0.5 * row.fake), (0.3, 0.3)),
+            truth=((0.0, 0.2),) if row.fake else (),
+            offset_ms=80.0 if row.fake else 20.0,
+            true_offset_ms=0.0,
+        )
+        for row in rows()
+    ]
+    page = to_html(evaluation(some))
+    assert Parsed(page).open == []
+    for words in (
+        "34 real and 10 fake steps of 22 clips",
+        "Within partial fakes alone: AUC 1.000",
+        "Median error 20 ms",
+    ):
+        assert words in page, words
+    assert "Estimated in 22 of 22 clips" in page and "Step by step" not in to_html(evaluation(rows()))
+
+
 def test_the_json_has_everything_and_no_nan() -> None:
     found = json.loads(json.dumps(evaluation(rows()).to_dict(), allow_nan=False))
     assert found["voice_cloning"]["coverage"] == pytest.approx(20 / 22)

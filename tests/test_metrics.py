@@ -358,6 +358,21 @@ def test_a_resampled_metric_is_the_metric_of_the_repeated_trials(name: str) -> N
         assert found == pytest.approx(NAMED[name](*repeated), abs=1e-12)
 
 
+def test_resampled_tdcfs_are_those_of_the_repeated_trials() -> None:
+    rng = np.random.default_rng(4)
+    scores, labels = np.round(rng.random(60), 1), rng.random(60) < 0.4
+    both = (
+        (spoof_metrics.legacy_tandem, spoof_metrics.min_tdcf_legacy),
+        (spoof_metrics.revised_tandem, spoof_metrics.min_tdcf_revised),
+    )
+    for weights, least in both:
+        for _ in range(10):
+            counts = rng.integers(0, 4, size=60)
+            repeated = np.repeat(scores, counts), np.repeat(labels, counts)
+            found = Resample(Ranking.of(scores, labels), counts).min_tdcf(weights(ASV))
+            assert found == pytest.approx(least(*repeated, ASV), abs=1e-12)
+
+
 @pytest.mark.parametrize("name", ["area", "tpr@", "acc@half", "auc@0.5"])
 def test_a_metric_that_cannot_be_resampled_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' cannot be bootstrapped"):

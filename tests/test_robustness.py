@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from commands import call
 from commands import voice as spoken_by_nobody
 
 from avdetect.degradations import chosen
+from avdetect.manifest import read_manifest
+from avdetect.prepared import Cache
 from avdetect.robustness import table, to_text
 from avdetect.robustness_cli import fewer
 from avdetect.robustness_page import Section, page
 from avdetect.robustness_plots import as_png, as_svg, drawn
 from avdetect.types import Claim, Item, Label
 from avdetect.variants import Trial
+from avdetect.windows import WindowSettings
 
 VOICE = Claim.VOICE_CLONING
 FACTS = {"model": {"name": "<base>", "version": "1", "sha256": "ab" * 32}, "seed": 3}
@@ -137,6 +141,7 @@ def test_robustness_draws_what_it_is_asked_for(manifest: Path, tmp_path: Path) -
         (("--variants", "mp33"), "no variant is called 'mp33'; did you mean 'mp3'?"),
         (("--robustness", "--csv", "x.csv"), "--csv is of a plain evaluation"),
         (("--robustness", "--most", "0"), "--most 0: give 1 or more"),
+        (("--variants", "alaw", "--jobs", "2"), "--jobs 2 is of a plain evaluation; here one process"),
     ],
 )
 def test_wrong_usage_is_one_line_and_makes_nothing(
@@ -145,6 +150,43 @@ def test_wrong_usage_is_one_line_and_makes_nothing(
     said = call("evaluate", manifest, *options, "--out", tmp_path / "out")
     assert said.code == 2 and len(said.err) == 1 and reason in said.err[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_sweep_left_is_cleared_and_nothing_lies_elsewhere(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, used = tmp_path / "out", []
+
+    class Watched(tempfile.TemporaryDirectory[str]):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            used.append((Path(self.name).parent, sorted(one.name for one in (out / ".scratch").iterdir())))
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", Watched)
+    command = ("evaluate", manifest, "--variants", "mp3-32", "--most", "1", "--out", out, "--rounds", "0")
+    before = tempfile.gettempdir()
+    assert call(*command).code == 0 and not (out / ".scratch").exists()
+    (out / "variants.csv").unlink()
+    (out / ".scratch").mkdir()
+    (out / ".scratch" / "avdetect-left").write_bytes(b"half a clip")
+    assert call(*command).code == 0 and not (out / ".scratch").exists()
+    assert len(used) == 4 and tempfile.gettempdir() == before
+    assert all(where == (out / ".scratch").resolve() and len(there) == 1 for where, there in used)
+
+
+def test_clips_of_the_cache_are_not_decoded_again(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("evaluate", manifest, "--variants", "alaw", "--most", "1", "--rounds", "0", "--out")
+    plain = call(*command, tmp_path / "plain", "--cache", tmp_path / "none")
+    cache = Cache(tmp_path / "cache")
+    for item in read_manifest(manifest):
+        assert cache.keep(item, WindowSettings(10.0, 10.0)).reason is None
+    monkeypatch.setattr("avdetect.variants.prepare", lambda *_, **__: pytest.fail("it is in the cache"))
+    said = call(*command, tmp_path / "out", "--cache", cache.shards.folder)
+    assert (said.code, said.out) == (0, plain.out)
+    rows = [(tmp_path / name / "variants.csv").read_bytes() for name in ("plain", "out")]
+    assert rows[0] == rows[1]
 
 
 def test_results_of_another_seed_are_not_mixed_in(manifest: Path, tmp_path: Path) -> None:

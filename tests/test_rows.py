@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from avdetect.errors import DatasetError
-from avdetect.rows import COLUMNS, Journal, Row, holds_rows, journal_of, proposals, read_rows, write_parquet
-from avdetect.types import ModelInfo
+from avdetect.rows import (
+    COLUMNS,
+    ROWS,
+    Journal,
+    Row,
+    holds_rows,
+    journal_of,
+    proposals,
+    read_rows,
+    true_offset,
+    write_parquet,
+)
+from avdetect.types import Item, Label, ModelInfo
 
 MODEL = ModelInfo("base", "1", "ab" * 32)
 PLAIN = Row(
@@ -28,6 +41,9 @@ FULL = replace(
     faces=((0, 0.125), (3, 0.75)),
     proposals=((0.9, 0.0, 1.2),),
     truth=((0.4, 1.0), (2.0, 2.5)),
+    offset_ms=-40.0,
+    true_offset_ms=0.0,
+    steps=((0.1, 0.25), (0.3, 0.75)),
 )
 
 
@@ -89,6 +105,37 @@ def test_rows_of_two_models_are_not_mixed(tmp_path: Path) -> None:
     assert path.read_bytes() == before and "\n" not in str(error.value)
 
 
+def before_offsets(path: Path, rows: list[Row], end: str = "\r\n") -> None:
+    """A csv file as it was before offsets and steps were kept."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS[:18], extrasaction="ignore", lineterminator=end)
+        writer.writeheader()
+        writer.writerows(ROWS.cells(row) for row in rows)
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_a_file_of_fewer_columns_is_read_and_gone_on_with(tmp_path: Path, end: str) -> None:
+    path, whole = tmp_path / "rows.csv", tmp_path / "whole.csv"
+    before_offsets(path, [PLAIN, replace(PLAIN, path="/x/c.wav")], end)
+    assert holds_rows(path) and [row.offset_ms for row in read_rows(path)] == [None, None]
+    path.write_bytes(path.read_bytes()[:-3])
+    kept(path, [FULL])
+    kept(whole, [PLAIN, FULL])
+    assert read_rows(path) == [PLAIN, FULL]
+    assert path.read_bytes() == whole.read_bytes().replace(b"\r\n", end.encode())
+    pd.read_csv(path)[list(COLUMNS[:18])].to_parquet(tmp_path / "rows.parquet")
+    assert [row.path for row in read_rows(tmp_path / "rows.parquet")] == [PLAIN.path, FULL.path]
+
+
+def test_a_clip_in_sync_is_at_zero_unless_its_manifest_says_otherwise() -> None:
+    known, late = Label(lip_sync_mismatch=False), {"offset_ms": " 120.5"}
+    items = [Item(Path("x"), label, extra=extra) for label in (known, Label()) for extra in ({}, late)]
+    assert [true_offset(item) for item in items] == [0.0, 120.5, None, 120.5]
+    for cell in ("late", "nan"):
+        with pytest.raises(DatasetError, match=f"x: offset_ms is '{cell}', must be milliseconds"):
+            true_offset(Item(Path("x"), known, extra={"offset_ms": cell}))
+
+
 def test_a_journal_begins_with_what_stands_in_the_parquet_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     write_parquet([PLAIN, FULL], path)
@@ -96,8 +143,6 @@ def test_a_journal_begins_with_what_stands_in_the_parquet_file(tmp_path: Path) -
 
 
 def test_a_parquet_file_of_something_else_is_told(tmp_path: Path) -> None:
-    import pandas as pd
-
     path = tmp_path / "mine.parquet"
     pd.DataFrame({"a": [1]}).to_parquet(path)
     with pytest.raises(DatasetError, match=r"mine\.parquet: holds no evaluation rows"):

@@ -266,11 +266,18 @@ def test_json_of_evaluate_scores(
     assert result["trials"] == 40 and result["bonafide"] == 10 and result["coverage"] == 1
     assert result["eer"] == pytest.approx(0.1, abs=0.02)
     assert 0 < result["min_tdcf_legacy"] < 1 and result["min_tdcf_legacy"] != result["min_tdcf_revised"]
+    for name in ("min_tdcf_legacy", "min_tdcf_revised"):
+        low, high = result[f"{name}_ci"]
+        assert low <= result[name] <= high and low < high
     assert set(result["per_attack"]) == set(ATTACKS)
     assert result["per_attack"]["A07"]["trials"] == SYSTEMS.count("A07")
     assert result["higher"] == "bonafide" and "higher = bonafide (detected" in captured.err
     assert run(*common) == 0
-    assert json.loads(capsys.readouterr().out)["min_tdcf_legacy"] is None
+    without = json.loads(capsys.readouterr().out)
+    assert without["min_tdcf_legacy"] is None and without["min_tdcf_legacy_ci"] is None
+    assert run(*common[:-2], "--asv-scores", asv_file) == 0
+    table = [line.split("  ") for line in capsys.readouterr().out.splitlines() if "t-DCF" in line]
+    assert len(table) == 2 and all(line[-1].startswith("(95 %: ") for line in table)
 
 
 def test_missing_trials_end_in_exit_code_one(

@@ -21,7 +21,6 @@ from avdetect.degradations.picture import rendered
 from avdetect.degradations.sound import speech_level
 from avdetect.errors import ConfigError, DatasetError, MediaError
 from avdetect.media import frames, open_clip
-from avdetect.row_file import RowFile
 from avdetect.types import (
     CLAIMS,
     SAMPLE_RATE,
@@ -340,5 +339,6 @@ def test_nothing_is_left_in_the_temporary_folder(
 def test_a_file_of_other_rows_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(DatasetError, match=r"rows\.csv: holds no rows of path, audio_path"):
-        RowFile(path, Trial)
+    with pytest.raises(DatasetError, match=r"rows\.csv: holds no trials of degraded clips"):
+        trials(Ear(), [], path)
+    assert path.read_text() == "a,b\n1,2\n"

@@ -11,7 +11,8 @@ import numpy as np
 
 from avdetect.degradations.family import AAC, Encoding, Recipe, Rng
 from avdetect.degradations.sound import chained
-from avdetect.media import frames, open_clip
+from avdetect.media import open_clip
+from avdetect.pictures import steady
 from avdetect.types import Bytes, Clip, Floats
 from avdetect.writing import write_clip
 
@@ -37,20 +38,6 @@ def rendered(clip: Clip, recipe: Recipe, folder: Path, rng: Rng) -> Path:
         path = target
     assert path is not None
     return path
-
-
-def steady(clip: Clip, fps: float) -> Iterator[Bytes]:
-    """One image [H, W, 3] for every step of a grid of `fps` over the clip; where one is missing, the one before it."""
-    shown: Bytes | None = None
-    index = 0
-    for frame in frames(clip, fps):
-        for _ in range(index, frame.index):
-            yield frame.image if shown is None else shown
-        yield frame.image
-        shown, index = frame.image, frame.index + 1
-    for _ in range(index, round(clip.duration * fps)):
-        if shown is not None:
-            yield shown
 
 
 def _sized(images: Iterator[Bytes], encoding: Encoding) -> Iterator[Bytes]:
