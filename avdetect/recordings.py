@@ -188,6 +188,11 @@ class ExampleSet(Dataset[Example]):
                 raise ConfigError(
                     f"mix.kinds: no forgery is called '{name}'; there are {', '.join(FORGERIES)}"
                 )
+            if FORGERIES[name].kind is Kind.VOICE and name not in RESYNTHESES:
+                raise ConfigError(
+                    f"mix.kinds: '{name}' forges a part of a recording, or another text; training forges whole voices: "
+                    f"{', '.join(RESYNTHESES)}"
+                )
         pools = {"voice": self.voices.real, "face": self.faces.real, "sync": self.talkers}
         for name, pool in pools.items():
             if getattr(self.mix, name) and not pool:

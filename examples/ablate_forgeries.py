@@ -20,6 +20,7 @@ from avdetect import metrics
 from avdetect.config import find_recipe, read_config
 from avdetect.folds import read_scores, write_scores
 from avdetect.forgeries import FORGERIES, Kind
+from avdetect.forgeries.resynthesis import RESYNTHESES
 from avdetect.intervals import bootstrap, delong
 from avdetect.manifest import read_manifest
 from avdetect.prepared import PreparedClip
@@ -63,7 +64,9 @@ def scores_of(
 
 def asking(claim: Claim, clip: PreparedClip) -> PreparedClip:
     """The clip with the label of one claim alone: no time is spent on scoring others."""
-    label = Label(**{claim.value: clip.item.label[claim]})
+    known = clip.item.label[claim]
+    face = claim is Claim.FACE_MANIPULATION
+    label = Label(face_manipulation=known) if face else Label(voice_cloning=known)
     return replace(clip, item=replace(clip.item, label=label))
 
 
@@ -110,6 +113,7 @@ def main() -> None:
 
     claim = Claim(args.claim)
     kinds = args.kinds or [name for name, member in FORGERIES.items() if member.kind is PARTS[claim][2]]
+    kinds = [name for name in kinds if claim is Claim.FACE_MANIPULATION or name in RESYNTHESES]
     config = configured(args, claim, "all")
     items = [item for item in read_manifest(args.manifest) if item.label[claim] is not None]
     clips = load_clips(of_splits(items, config.data.train), config.data, "training clips")

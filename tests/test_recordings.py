@@ -240,3 +240,8 @@ def test_only_the_named_forgeries_are_drawn(
     made = examples(recordings, steps=8, forged_voices=1.0, forged_faces=1.0, kinds=kinds)
     assert all(made[index] for index in range(len(made)))
     assert seen == set(kinds)
+
+
+def test_a_forgery_that_training_does_not_draw_is_refused(recordings: list[Recording]) -> None:
+    with pytest.raises(ConfigError, match=r"mix\.kinds: 'word_edit' forges a part of a recording"):
+        examples(recordings, kinds=("word_edit",))
