@@ -9,6 +9,8 @@ import avdetect.compat  # noqa: F401  (must stand before transformers)
 
 # isort: split
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -47,6 +49,16 @@ class FusionModel(FusionNetwork, PreTrainedModel):
         PreTrainedModel.__init__(self, config)
         self.assemble(config)
         self.post_init()
+
+    def save_pretrained(  # type: ignore[override]  # transformers names each option
+        self, save_directory: str | Path, *args: Any, **options: Any
+    ) -> None:
+        """As PreTrainedModel.save_pretrained, with every weight under its own name.
+
+        transformers would save those of its networks under the names of their first checkpoints, which only its own
+        loading turns back.
+        """
+        super().save_pretrained(save_directory, *args, **{"save_original_format": False, **options})
 
     def _init_weights(self, module: nn.Module) -> None:
         """Each module keeps its own initialisation."""

@@ -91,3 +91,9 @@ def test_ablate_forgeries(manifest: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["real"] for row in rows] == ["2"] * 3 and rows[0]["p"] == "" != rows[1]["p"]
     assert run("ablate_forgeries.py", *arguments, cwd=tmp_path) == said  # from what is there already
+
+
+def test_forging_speed(manifest: Path, tmp_path: Path) -> None:
+    said = run("forging_speed.py", manifest, "--batches", "1", cwd=tmp_path)
+    assert [line.split()[0] for line in said.splitlines()[1:]] == ["voice", "face", "sync"]
+    assert all(float(line.split()[2]) > 0 for line in said.splitlines()[1:])

@@ -16,6 +16,7 @@ from avdetect import hub
 from avdetect.config import build
 from avdetect.encoders.aasist import AasistDetector
 from avdetect.errors import ConfigError, ModelError
+from avdetect.hub import WEIGHTS, read_config
 from avdetect.inspection import describe, fits, parts_of, shapes_of
 from avdetect.recipe import TrainConfig
 from avdetect.starts import read_start, start
@@ -45,7 +46,10 @@ def test_shipped_and_trained_models_are_listed(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "x" / "checkpoints" / "checkpoint-1" / "model.safetensors")
     told = call("models", "list", tmp_path)
     assert told.code == 0
-    assert "base 0.2.0" in told.out and str(tmp_path / "x" / "model") in told.out
+    assert (
+        f"base {read_config(WEIGHTS / 'base')['version']}" in told.out
+        and str(tmp_path / "x" / "model") in told.out
+    )
     assert "checkpoint-1" not in told.out
     listed = json.loads(call("models", "list", tmp_path, "--json", "-").out)
     assert [model["name"] for model in listed] == [*hub.names(), "x"]
