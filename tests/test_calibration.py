@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from avdetect import hub
 from avdetect.calibration import DOUBTS, FALSE_ALARMS, calibrate, platt, thresholds
 from avdetect.types import CLAIMS, Claim, Floats, Item, Label
 from avdetect.validation import Score
@@ -87,6 +91,18 @@ def test_one_clip_of_each_class_is_enough_not_to_fail() -> None:
     assert bounds["voice_cloning"]["low"] <= bounds["voice_cloning"]["high"]
 
 
-def test_all_claims_together_keep_false_alarms_to_five_in_a_hundred() -> None:
-    assert set(FALSE_ALARMS) == set(CLAIMS)
-    assert sum(FALSE_ALARMS.values()) <= 0.05 + 1e-9
+def test_all_claims_together_call_fewer_than_five_in_a_hundred_real_clips_manipulated() -> None:
+    """Of the shipped model, on the scores of clips by the folds that had not seen their sources."""
+    config = json.loads((hub.find("base") / "config.json").read_text())
+    called: dict[str, bool] = {}
+    with (Path(__file__).parents[1] / "docs" / "base" / "scores.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if not row["variant"]]
+    made = {row["file"] for row in rows if row["fake"] == "1"}
+    for row in rows:
+        line, bounds = config["calibration"][row["claim"]], config["thresholds"][row["claim"]]
+        score = 1 / (1 + math.exp(-(line["scale"] * float(row["logit"]) + line["bias"])))
+        called[row["file"]] = called.get(row["file"], False) or score >= bounds["high"]
+    real = [name for name in called if name not in made]
+    assert set(FALSE_ALARMS) == set(CLAIMS) and len(real) > 600
+    for clips in (real, [name for name in real if name.startswith("video")]):
+        assert sum(called[name] for name in clips) < 0.05 * len(clips)
