@@ -22,8 +22,8 @@ FALSE_ALARMS = {
 }
 """Share of real clips that each claim may call manipulated; most where most fakes are found.
 
-So that fewer than 5 % of real clips have one of the three: the claims' false alarms fall partly on the same clips, and no
-clip is asked about what it lacks.
+So that fewer than 5 % of real clips have one of the three: the claims' false alarms fall partly on the same clips, and
+no clip is asked about what it lacks.
 """
 DOUBTS = 0.10
 """Share of real clips that may be left inconclusive on one claim."""
