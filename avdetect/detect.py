@@ -229,6 +229,7 @@ def claim_result(claim: Claim, pooled: Pooled, config: FusionSettings, duration:
         timeline=_timeline(curve, pooled.valid, STEP_RATE, duration),
         track=pooled.track,
         offset_ms=offset,
+        sync_confidence=pooled.sync_confidence,
         low=bounds["low"],
         high=bounds["high"],
     )

@@ -68,6 +68,7 @@ class Pooled:
     valid: NDArray[np.bool_]
     track: int | None = None
     offset_frames: float | None = None
+    sync_confidence: float | None = None
 
 
 @dataclass
@@ -166,5 +167,6 @@ class ClipEvidence:
         similarity, weight = evidence.curve.to(model.device), evidence.weight.to(model.device)
         steps = torch.from_numpy(curve[valid]).to(model.device)
         logit = model.pool_sync(steps, similarity, weight)
-        offset = float(model.synchrony.offset(similarity, weight).detach())
-        return Pooled(logit, curve, valid, track, offset)
+        offset = model.synchrony.offset(similarity, weight, torch.tensor(logit, device=model.device))
+        confidence = model.synchrony.confidence(similarity, weight)
+        return Pooled(logit, curve, valid, track, float(offset.detach()), float(confidence.detach()))

@@ -106,6 +106,7 @@ def _claim(result: ClaimResult) -> dict[str, Any]:
     }
     if result.claim is Claim.LIP_SYNC_MISMATCH:
         answer["offset_ms"] = _rounded(result.offset_ms, 1)
+        answer["sync_confidence"] = _rounded(result.sync_confidence, 2)
     return answer
 
 

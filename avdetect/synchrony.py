@@ -18,6 +18,8 @@ from avdetect.types import EncoderOutput
 NEAR = 2
 """Frames around zero lag that count as in sync (80 ms; ITU-R BT.1359 puts what people notice at +45/-125 ms)."""
 
+IN_STEP = 0.7
+"""Frames: spread of the true offsets among clips whose sound belongs to their picture (28 ms)."""
 
 FEATURES = 6
 """Numbers that tell the shape of a curve."""
@@ -87,14 +89,8 @@ class Synchrony(nn.Module):
         """[..., L] sums -> [..., 6]: the peak near zero lag and the peak elsewhere as z-scores of the clip's own
         far lags, their difference, the mean level, the distance of the best lag from zero and the evidence's length.
         """
-        curve = total / weight.clamp_min(1)
-        enough = weight >= 0.3 * weight.amax(-1, keepdim=True).clamp_min(1)
-        distance = torch.arange(-self.lags, self.lags + 1, device=curve.device).abs()
-        far = enough & (distance > 5)
-        count = far.sum(-1, keepdim=True).clamp_min(1)
-        mean = (curve * far).sum(-1, keepdim=True) / count
-        spread = (((curve - mean) ** 2 * far).sum(-1, keepdim=True) / count + 1e-4).sqrt()
-        z = ((curve - mean) / spread).masked_fill(~enough, -3.0).clamp(-12, 12)
+        distance = self._lags(total).abs()
+        z, mean = self._against_far_lags(total, weight)
         here = z[..., distance <= NEAR].amax(-1)
         there = z.masked_fill(distance <= NEAR, -3.0)
         best, where = there.max(-1)
@@ -102,13 +98,52 @@ class Synchrony(nn.Module):
         length = torch.log1p(weight.amax(-1)) / 5
         return torch.stack([here / 4, best / 4, (here - best) / 4, mean[..., 0] * 4, away, length], -1)
 
+    @torch.no_grad()
+    def confidence(self, total: Tensor, weight: Tensor) -> Tensor:
+        """[..., L] -> [...] how far the peak near zero lag stands above the clip's own far lags, in their spread.
+
+        About 0 without any relation; it grows with the length of a clip, and is 12 at most.
+        """
+        z, _ = self._against_far_lags(total, weight)
+        return z[..., self._lags(total).abs() <= NEAR].amax(-1)
+
+    def _against_far_lags(self, total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """[..., L] z-scores of the curve, -3 where it rests on too little, and the mean of its far lags [..., 1]."""
+        curve = total / weight.clamp_min(1)
+        enough = weight >= 0.3 * weight.amax(-1, keepdim=True).clamp_min(1)
+        far = enough & (self._lags(total).abs() > 5)
+        count = far.sum(-1, keepdim=True).clamp_min(1)
+        mean = (curve * far).sum(-1, keepdim=True) / count
+        spread = (((curve - mean) ** 2 * far).sum(-1, keepdim=True) / count + 1e-4).sqrt()
+        return ((curve - mean) / spread).masked_fill(~enough, -3.0).clamp(-12, 12), mean
+
+    def _lags(self, like: Tensor) -> Tensor:
+        return torch.arange(-self.lags, self.lags + 1, device=like.device)
+
     def logit(self, total: Tensor, weight: Tensor) -> Tensor:
         """[..., L] sums of similarity and weights -> [...] logit of a mismatch."""
         logit: Tensor = self.head(self.features(total, weight))[..., 0]
         return logit
 
-    def offset(self, total: Tensor, weight: Tensor) -> Tensor:
-        """[..., L] -> [...] frames by which the sound is late, with a parabola through the peak."""
+    @torch.no_grad()
+    def offset(self, total: Tensor, weight: Tensor, logit: Tensor) -> Tensor:
+        """[..., L] -> [...] frames by which the sound is late; `logit` [...] is that of a mismatch, see `logit`.
+
+        Where a mismatch is the likelier, the peak of the curve. Elsewhere sound and picture belong together, and such
+        clips are off by IN_STEP or so: the mean of that prior times the likelihood of each lag.
+        """
+        return torch.where(logit > 0, self.peak(total, weight), self._in_step(total, weight))
+
+    def _in_step(self, total: Tensor, weight: Tensor) -> Tensor:
+        """[..., L] -> [...] mean lag in frames; the learned scale of the contrastive loss makes a likelihood."""
+        lag = self._lags(total).float()
+        enough = weight >= 0.3 * weight.amax(-1, keepdim=True)
+        scale = self.log_scale.exp().clamp_max(60)
+        chance = (scale * total / weight.clamp_min(1) - (lag / IN_STEP).square() / 2).masked_fill(~enough, -1e3)
+        return (chance.softmax(-1) * lag).sum(-1)
+
+    def peak(self, total: Tensor, weight: Tensor) -> Tensor:
+        """[..., L] -> [...] frames by which the sound is late where the curve is highest, by a parabola through it."""
         curve = torch.where(weight >= 0.3 * weight.amax(-1, keepdim=True), total / weight.clamp_min(1), -1e3)
         inner = curve[..., 1:-1]
         peak = inner.argmax(-1, keepdim=True)

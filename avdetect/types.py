@@ -303,7 +303,8 @@ class ClaimResult:
 
     `low` and `high` are the thresholds that `verdict` was read with: at or above `high` manipulated, below
     `low` no manipulation found, between them inconclusive. `offset_ms` (lip-sync only) is how far the sound lags
-    behind the picture: positive, the sound is late.
+    behind the picture: positive, the sound is late. `sync_confidence` (lip-sync only) is how far the similarity of lips
+    and speech in step stands above that of the same clip's own sound moved far away, in standard deviations of these.
     """
 
     claim: Claim
@@ -315,6 +316,7 @@ class ClaimResult:
     timeline: Timeline = Timeline()
     track: int | None = None
     offset_ms: float | None = None
+    sync_confidence: float | None = None
     low: float | None = None
     high: float | None = None
 

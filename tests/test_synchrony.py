@@ -48,7 +48,7 @@ def test_sound_that_is_late_gives_a_positive_offset(lag: int) -> None:
     mouth = unit(STEPS, DIM)
     curve = compare(output(mouth), output(delayed(mouth, lag)))
     assert int(curve.total[0].argmax()) - LAGS == lag
-    offset = Synchrony(LAGS).offset(curve.total, curve.weight)
+    offset = Synchrony(LAGS).peak(curve.total, curve.weight)
     assert float(offset[0]) == pytest.approx(lag, abs=0.3)
 
 
@@ -57,14 +57,46 @@ def test_the_offset_lies_on_the_parabola_through_the_peak() -> None:
     weight = torch.full((1, 2 * LAGS + 1), 50.0)
     for true in (-3.4, -0.25, 0.0, 2.4):
         total = (5 - 0.3 * (lag - true) ** 2)[None] * weight
-        assert float(Synchrony(LAGS).offset(total, weight)) == pytest.approx(true, abs=1e-3)
+        assert float(Synchrony(LAGS).peak(total, weight)) == pytest.approx(true, abs=1e-3)
 
 
 def test_lags_with_too_little_overlap_cannot_be_the_peak() -> None:
     total, weight = torch.ones(1, 2 * LAGS + 1), torch.full((1, 2 * LAGS + 1), 50.0)
     total[0, LAGS + 1] = 20.0
     total[0, LAGS - 6], weight[0, LAGS - 6] = 5.0, 5.0  # a mean of 1 over 5 frames against 0.4 over 50
-    assert float(Synchrony(LAGS).offset(total, weight)) == pytest.approx(1, abs=0.5)
+    assert float(Synchrony(LAGS).peak(total, weight)) == pytest.approx(1, abs=0.5)
+
+
+def peaked(true: float, height: float) -> tuple[Tensor, Tensor]:
+    """Sums [1, L] and weights of a curve that rises by `height` around one lag."""
+    lag = torch.arange(-LAGS, LAGS + 1, dtype=torch.float32)
+    weight = torch.full((1, 2 * LAGS + 1), 50.0)
+    return height * torch.exp(-((lag - true) ** 2) / 4)[None] * weight, weight
+
+
+def test_an_offset_is_the_peak_where_a_mismatch_is_likelier_and_near_zero_where_not() -> None:
+    sync = Synchrony(LAGS)
+    for true in (-6.0, 1.5, 4.0):
+        total, weight = peaked(true, 0.8)
+        apart, together = (float(sync.offset(total, weight, torch.tensor([x]))) for x in (2.0, -2.0))
+        assert apart == pytest.approx(true, abs=0.3)
+        assert abs(together) < min(2.0, abs(true))
+    total, weight = peaked(1.5, 0.8)  # evidence pulls it, in its direction
+    assert 0.2 < float(sync.offset(total, weight, torch.tensor([-1.0]))) < 1.5
+    flat = torch.zeros_like(total)
+    assert float(sync.offset(flat, weight, torch.tensor([-1.0]))) == pytest.approx(0, abs=1e-5)
+
+
+def test_confidence_grows_with_the_fit_in_step_and_is_none_elsewhere() -> None:
+    sync = Synchrony(LAGS)
+    noise = 0.05 * torch.randn(1, 2 * LAGS + 1)
+
+    def confidence(true: float, height: float) -> float:
+        total, weight = peaked(true, height)
+        return float(sync.confidence(total + noise * weight, weight))
+
+    assert confidence(0, 0.1) < confidence(0, 0.2) < confidence(0, 0.4) <= 12
+    assert confidence(0, 0.4) > 4 and confidence(8, 0.4) < 2
 
 
 def test_steps_without_a_face_and_beyond_a_row_count_nothing() -> None:
