@@ -175,7 +175,8 @@ class Victim:
 
 def victim(detector: Detector, prepared: Prepared, windows: Sequence[Window], claim: Claim) -> Victim | None:
     """A clip laid out for an attack on a claim, by its face crops or its waveform; None where it has neither."""
-    batch = {name: tensor.to(detector.model.device) for name, tensor in collate(windows).items()}
+    laid = collate(windows, mouth_crops=detector.model.sees_mouth_crops)
+    batch = {name: tensor.to(detector.model.device) for name, tensor in laid.items()}
     batch = _read(batch, detector, claim)
     surface: Surface
     if claim is Claim.FACE_MANIPULATION and "faces" in batch:
@@ -190,6 +191,7 @@ def victim(detector: Detector, prepared: Prepared, windows: Sequence[Window], cl
 _INPUTS = {
     "audio": ("waveform", "waveform_lengths", "speech"),
     "mouth": ("mouth", "mouth_lengths", "found"),
+    "mouth_crops": ("mouth_crops", "mouth_crop_lengths", "found"),
     "face": ("faces", "face_lengths"),
 }
 
@@ -198,7 +200,7 @@ def _read(batch: Mapping[str, Tensor], detector: Detector, claim: Claim) -> dict
     """The inputs that the claim is read from: a gradient through the others would cost time for nothing."""
     model: Any = detector.model
     streams = set(model.config.claims.get(claim.value, []))
-    streams |= {"lips", "speech"} if "sync" in streams else set()
+    streams |= {"lips", "mouth", "speech"} if "sync" in streams else set()
     kinds = {model.modalities[stream] for stream in streams if stream in model.modalities}
     wanted = {name for kind in kinds for name in _INPUTS[kind]}
     return {name: tensor for name, tensor in batch.items() if name in wanted}

@@ -105,8 +105,11 @@ def _in_time(window: Window) -> Bytes | None:
     return shrunk(window.face_crops)[np.maximum(latest, 0)]
 
 
-def collate(windows: Sequence[Window]) -> dict[str, Tensor]:
-    """Inputs of FusionModel for B windows: only the modalities that at least one of them has."""
+def collate(windows: Sequence[Window], *, mouth_crops: bool = False) -> dict[str, Tensor]:
+    """Inputs of FusionModel for B windows: only the modalities that at least one of them has.
+
+    `mouth_crops`: whether the model reads pictures of the mouth (`FusionNetwork.sees_mouth_crops`); few do.
+    """
     batch: dict[str, Tensor] = {}
     sound = _pad([w.waveform for w in windows], torch.float32)
     if sound is not None:
@@ -123,6 +126,9 @@ def collate(windows: Sequence[Window]) -> dict[str, Tensor]:
         found = _pad([w.found for w in windows], torch.bool)
         assert found is not None
         batch["found"] = found[0]
+    pictures = _pad([w.mouth_crops for w in windows], torch.uint8) if mouth_crops else None
+    if pictures is not None:
+        batch["mouth_crops"], batch["mouth_crop_lengths"] = pictures
     faces = _pad([_in_time(w) for w in windows], torch.uint8)
     if faces is not None:
         batch["faces"] = faces[0].permute(0, 1, 4, 2, 3)

@@ -155,8 +155,8 @@ class Detector:
         from avdetect.batch import collate
 
         with torch.inference_mode():
-            batch = {name: tensor.to(self._device) for name, tensor in collate(windows).items()}
-            evidence.add(windows, model(**batch))
+            batch = collate(windows, mouth_crops=model.sees_mouth_crops)
+            evidence.add(windows, model(**{name: tensor.to(self._device) for name, tensor in batch.items()}))
 
     def _judge(self, prepared: Prepared, evidence: ClipEvidence) -> Verdict:
         clip = prepared.clip

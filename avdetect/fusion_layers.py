@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,18 @@ def resample_steps(output: EncoderOutput, steps: int) -> tuple[Tensor, Tensor]:
     total.index_add_(1, target, output.features * mask[..., None])
     count = mask.new_zeros(len(mask), steps).index_add_(1, target, mask)
     return total / count.clamp_min(1)[..., None], count > 0
+
+
+def joined(streams: Sequence[EncoderOutput]) -> EncoderOutput:
+    """The mean of streams on one grid, at each step over those that are there: alone, one stays as it is."""
+    if len(streams) == 1:
+        return streams[0]
+    steps = max(stream.features.shape[1] for stream in streams)
+    there = [step_mask(steps, stream.lengths) for stream in streams]
+    padded = [nn.functional.pad(s.features, (0, 0, 0, steps - s.features.shape[1])) for s in streams]
+    mean = torch.stack(padded).sum(0) / torch.stack(there).sum(0).clamp_min(1)[..., None]
+    lengths = torch.stack([stream.lengths for stream in streams]).amax(0)
+    return EncoderOutput(mean, lengths, streams[0].frame_rate)
 
 
 def soft_maximum(logits: Tensor, mask: Tensor, sharpness: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ class FusionSettings:
     """The settings of a fusion model, without transformers.
 
     streams: name -> {"encoder": a name in encoders.ENCODERS, "options": {...}}
-    claims: claim -> names of the streams it may read ("sync" is the comparison of "lips" with "speech")
+    claims: claim -> names of the streams it may read ("sync" is the comparison of "lips" with "speech";
+        a stream "mouth" beside "lips" is compared together with them)
     fusion: one of `Fusion`: "evidence" adds up what each stream says; "attention" reads a claim's streams together
     dim, heads, layers, dropout: of the fusion; layers run over time in each stream, with "attention" across streams
     stream_dropout: share of a claim's streams that training hides, where the claim has several

@@ -8,6 +8,7 @@ This is plain PyTorch, all that scoring needs. `fusion.FusionModel` is the same 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from avdetect.cross_attention import CrossModalAttention
 from avdetect.encoders import build_encoder
-from avdetect.fusion_layers import StreamHead, resample_steps, soft_maximum, speech_steps
+from avdetect.errors import ConfigError
+from avdetect.fusion_layers import StreamHead, joined, resample_steps, soft_maximum, speech_steps
 from avdetect.fusion_settings import STEP_RATE, SYNC, Fusion, FusionSettings
 from avdetect.losses import claim_losses, teaching_rows
 from avdetect.synchrony import FEATURES, LocalCurve, Synchrony, SynchronyCurve
@@ -23,6 +25,10 @@ from avdetect.types import CLAIMS, FRAME_RATE, Claim, EncoderOutput
 
 COMPARED = ("lips", "speech")
 """The streams whose comparison is the stream "sync"."""
+MOUTH = "mouth"
+"""A stream of this name beside those is compared with speech together with the lips (see `joined`)."""
+MOUTH_CROPS = "mouth_crops"
+"""The modality of streams that see mouth crops."""
 LIP_SYNC = CLAIMS.index(Claim.LIP_SYNC_MISMATCH)
 
 
@@ -81,10 +87,11 @@ class FusionNetwork(nn.Module):
             self.encoders[name] = encoder
             self.modalities[name] = encoder.modality
             widths[name] = encoder.dim
-            if not self._joint and name not in COMPARED:
+            if not self._joint and name not in self._compared:
                 self.heads[name] = StreamHead(encoder.dim, config)
         self.sharpness = nn.Parameter(torch.zeros(len(CLAIMS)))
         if set(COMPARED) <= set(config.streams):
+            _check_widths({name: widths[name] for name in self._compared if name in widths})
             self.synchrony = Synchrony(config.lags)
         if self._joint:
             asked = sorted({name for names in config.claims.values() for name in names})
@@ -93,6 +100,16 @@ class FusionNetwork(nn.Module):
     @property
     def _joint(self) -> bool:
         return self.config.fusion == Fusion.ATTENTION
+
+    @property
+    def _compared(self) -> tuple[str, ...]:
+        """COMPARED, and the mouth where there are lips for it to stand beside."""
+        return (*COMPARED, MOUTH) if "lips" in self.config.streams else COMPARED
+
+    @property
+    def sees_mouth_crops(self) -> bool:
+        """Whether any stream reads mouth crops, so that `batch.collate` has to give them."""
+        return MOUTH_CROPS in self.modalities.values()
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +124,8 @@ class FusionNetwork(nn.Module):
         mouth: Tensor | None = None,
         mouth_lengths: Tensor | None = None,
         found: Tensor | None = None,
+        mouth_crops: Tensor | None = None,
+        mouth_crop_lengths: Tensor | None = None,
         faces: Tensor | None = None,
         face_lengths: Tensor | None = None,
         labels: Tensor | None = None,
@@ -115,13 +134,15 @@ class FusionNetwork(nn.Module):
     ) -> FusionOutput:
         """Waveform [B, S] and lengths in samples (0: no sound); speech [B, T] where someone speaks;
 
-        mouth [B, T, P] and lengths in frames; found [B, T]; faces [B, N, 3, H, W] uint8 or 0..1 and lengths in crops;
+        mouth [B, T, P] and lengths in frames; found [B, T]; mouth_crops [B, T, M, M] and lengths in frames;
+        faces [B, N, 3, H, W] and lengths in crops, both kinds of crops uint8 or 0..1;
         labels [B, C] in {0, 1, nan}; true_lag [B] frames by which the sound is late, nan where unknown;
         num_items_in_batch [C + 1]: how many rows of a whole training step teach each claim (see `losses`).
         """
         inputs = {
             "audio": (waveform, waveform_lengths),
             "mouth": (mouth, mouth_lengths),
+            MOUTH_CROPS: (_as_float(mouth_crops), mouth_crop_lengths),
             "face": (_as_float(faces), face_lengths),
         }
         batch = next(len(x) for x, _ in inputs.values() if x is not None)
@@ -148,8 +169,8 @@ class FusionNetwork(nn.Module):
 
     @staticmethod
     def _seconds(kind: str, x: Tensor) -> float:
-        rate = {"audio": 16_000.0, "mouth": float(FRAME_RATE), "face": STEP_RATE}[kind]
-        return x.shape[1] / rate
+        rates = {"audio": 16_000.0, "mouth": FRAME_RATE, MOUTH_CROPS: FRAME_RATE, "face": STEP_RATE}
+        return x.shape[1] / rates[kind]
 
     def _encode(
         self, inputs: dict[str, tuple[Tensor | None, Tensor | None]], batch: int, labels: Tensor | None
@@ -177,8 +198,13 @@ class FusionNetwork(nn.Module):
 
     def _claims_of(self, stream: str) -> list[int]:
         """Indices of the claims that read a stream, itself or through the comparison of lips and speech."""
-        names = {stream, SYNC} if stream in COMPARED else {stream}
+        names = {stream, SYNC} if stream in self._compared else {stream}
         return [i for i, claim in enumerate(CLAIMS) if names & set(self.config.claims.get(claim.value, []))]
+
+    def inputs_of(self, claims: Iterable[Claim]) -> set[str]:
+        """The modalities that these claims read."""
+        wanted = {CLAIMS.index(claim) for claim in claims}
+        return {self.modalities[name] for name in self.encoders if wanted & set(self._claims_of(name))}
 
     def _add_up(
         self, encoded: dict[str, EncoderOutput], batch: int, steps: int, speech: Tensor | None
@@ -190,7 +216,7 @@ class FusionNetwork(nn.Module):
             if name not in encoded:
                 continue
             evidence, mask = head(encoded[name], steps)
-            mask = self._spoken(name, mask, speech) & self._kept(batch)[:, None]
+            mask = self._spoken(name, mask, speech) & self._kept(name, batch)[:, None]
             reads = mask[..., None] & self._reads(name)
             total = total + evidence.float() * reads
             valid = valid | reads
@@ -227,18 +253,20 @@ class FusionNetwork(nn.Module):
         reads = [stream in self.config.claims.get(claim.value, []) for claim in CLAIMS]
         return torch.tensor(reads, device=self.device)
 
-    def _kept(self, batch: int) -> Tensor:
-        """[B] False where this stream is dropped; never for a model with a single stream per claim."""
-        if not self.training or max(map(len, self.config.claims.values()), default=0) < 2:
+    def _kept(self, stream: str, batch: int) -> Tensor:
+        """[B] False where this stream is dropped; never where it is all that its claims read."""
+        alone = all(names == [stream] for names in self.config.claims.values() if stream in names)
+        if not self.training or alone:
             return torch.ones(batch, dtype=torch.bool, device=self.device)
         return torch.rand(batch, device=self.device) >= self.config.stream_dropout
 
     def _compare(
         self, encoded: dict[str, EncoderOutput], found: Tensor | None, steps: int
     ) -> _Compared | None:
-        if not hasattr(self, "synchrony") or not set(COMPARED) <= set(encoded):
+        seen = [encoded[name] for name in ("lips", MOUTH) if name in encoded and name in self._compared]
+        if not hasattr(self, "synchrony") or not seen or "speech" not in encoded:
             return None
-        curve: SynchronyCurve = self.synchrony(encoded["lips"], encoded["speech"], found)
+        curve: SynchronyCurve = self.synchrony(joined(seen), encoded["speech"], found)
         return _Compared(curve, self.synchrony.around(curve, steps, FRAME_RATE / STEP_RATE))
 
     def _with_sync(self, compared: _Compared | None, logits: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -309,7 +337,14 @@ class FusionNetwork(nn.Module):
         return float(self._whole(total, weight, pooled).detach())
 
 
-def _as_float(faces: Tensor | None) -> Tensor | None:
-    if faces is None or faces.is_floating_point():
-        return faces
-    return faces.float() / 255
+def _check_widths(compared: dict[str, int]) -> None:
+    """ConfigError where streams that are compared have features of different widths."""
+    if len(set(compared.values())) > 1:
+        told = ", ".join(f"'{name}' {width}" for name, width in compared.items())
+        raise ConfigError(f"streams that are compared differ in width ({told}); give them the same dim")
+
+
+def _as_float(crops: Tensor | None) -> Tensor | None:
+    if crops is None or crops.is_floating_point():
+        return crops
+    return crops.float() / 255

@@ -75,6 +75,7 @@ def paced(window: Window, factor: float) -> Window:
     samples = np.arange(steps * SAMPLE_RATE // FRAME_RATE) * factor
     waveform = np.interp(samples, np.arange(len(window.waveform)), window.waveform).astype(np.float32)
     landmarks = window.landmarks[low] * (1 - share) + window.landmarks[high] * share
+    nearest = np.where(share[:, 0, 0] < 0.5, low, high)
     return Window(
         window.start,
         window.start + steps / FRAME_RATE,
@@ -83,6 +84,7 @@ def paced(window: Window, factor: float) -> Window:
         window.track,
         window.found[low],
         landmarks,
+        None if window.mouth_crops is None else window.mouth_crops[nearest],
     )
 
 

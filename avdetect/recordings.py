@@ -23,6 +23,7 @@ from avdetect.forgeries import FORGERIES, Kind, draw, forge
 from avdetect.forgeries.canvas import best_donor
 from avdetect.forgeries.desync import swapped
 from avdetect.forgeries.resynthesis import RESYNTHESES, resynthesise
+from avdetect.joint import degraded_whole, forged_together, whole_piece
 from avdetect.pieces import cut, cut_apart, degraded, paced, picture_only, sound_only, start
 from avdetect.prepared import PreparedClip
 from avdetect.types import FRAME_RATE, Claim, Item, Label, Window
@@ -54,7 +55,8 @@ class Example:
 class MixSettings:
     """How many examples of each kind stand in a batch, and how often forgeries take a real one's place.
 
-    `voice`, `face`, `sync`: examples per batch that teach one claim. `forged_voices`, `forged_faces`: share of fakes
+    `voice`, `face`, `sync`: examples per batch that teach one claim; `whole`: of clips with picture and sound together
+    (see `joint`). `forged_voices`, `forged_faces`: share of fakes
     made from real ones, by any forgery of that kind. `negatives`: share of sync examples whose sound was moved far or
     swapped. `same_source`: share of the other pairs that come from one source. `degrade`: strength of the augmentation
     that both classes get. `kinds`: the forgeries to draw from, by name, equally often (none: all, by their weights).
@@ -64,6 +66,7 @@ class MixSettings:
     voice: int = 24
     face: int = 12
     sync: int = 32
+    whole: int = 0
     forged_voices: float = 0.4
     forged_faces: float = 0.4
     negatives: float = 0.5
@@ -77,7 +80,7 @@ class MixSettings:
     @property
     def batch(self) -> int:
         """Examples per batch."""
-        return self.voice + self.face + self.sync
+        return self.voice + self.face + self.sync + self.whole
 
 
 def by_source(recordings: Sequence[Recording]) -> np.ndarray[Any, Any]:
@@ -159,6 +162,16 @@ def _has_mouth(window: Window) -> bool:
     return window.found is not None and bool(window.found.mean() > 0.6)
 
 
+def _is_whole(window: Window) -> bool:
+    return window.face_crops is not None and _has_speech(window) and _has_mouth(window)
+
+
+def _known(label: Label) -> bool | None:
+    """Whether any claim is known to hold; None where nothing is known."""
+    known = [label[claim] for claim in Claim if label[claim] is not None]
+    return any(known) if known else None
+
+
 class ExampleSet(Dataset[Example]):
     """`steps` batches of examples, batch after batch in the order of `MixSettings`."""
 
@@ -176,13 +189,20 @@ class ExampleSet(Dataset[Example]):
         self.faces = pairs(Claim.FACE_MANIPULATION, lambda window: window.face_crops is not None)
         in_sync = pool(Claim.LIP_SYNC_MISMATCH, False)
         self.talkers = Pool([r for r in in_sync if _has_speech(r.window) and _has_mouth(r.window)])
+        both = [r for r in recordings if _is_whole(r.window)]
+        self.together = [Pool([r for r in both if _known(r.item.label) is fake]) for fake in (False, True)]
         self._check()
-        self.kinds = [self._voice] * mix.voice + [self._face] * mix.face + [self._sync] * mix.sync
+        self.kinds = [
+            *[self._voice] * mix.voice,
+            *[self._face] * mix.face,
+            *[self._sync] * mix.sync,
+            *[self._whole] * mix.whole,
+        ]
 
     def _check(self) -> None:
         """ConfigError where a kind of example is asked for that no clip can give."""
         if not self.mix.batch:
-            raise ConfigError("mix.voice, mix.face and mix.sync are all 0: a batch would be empty")
+            raise ConfigError("mix.voice, mix.face, mix.sync and mix.whole are all 0: a batch would be empty")
         for name in self.mix.kinds:
             if name not in FORGERIES:
                 raise ConfigError(
@@ -193,7 +213,12 @@ class ExampleSet(Dataset[Example]):
                     f"mix.kinds: '{name}' forges a part of a recording, or another text; training forges whole voices: "
                     f"{', '.join(RESYNTHESES)}"
                 )
-        pools = {"voice": self.voices.real, "face": self.faces.real, "sync": self.talkers}
+        pools = {
+            "voice": self.voices.real,
+            "face": self.faces.real,
+            "sync": self.talkers,
+            "whole": self.together[False],
+        }
         for name, pool in pools.items():
             if getattr(self.mix, name) and not pool:
                 raise ConfigError(f"no real training clip is fit for '{name}' examples; set mix.{name}=0")
@@ -268,6 +293,18 @@ class ExampleSet(Dataset[Example]):
         label = Label(lip_sync_mismatch=negative)
         return Example(degraded(piece, rng, self.mix.degrade), label, lag)
 
+    def _whole(self, rng: Rng, pair: Rng, fake: bool) -> Example:
+        """A real clip, and beside it the same one forged or another that is a fake, as `forged_faces` says."""
+        real, made = self.together
+        forge = not made or pair.random() < self.mix.forged_faces
+        recording = (real if forge or not fake else made).draw(pair)
+        window = whole_piece(recording.window, pair, self.mix.shortest, self.mix.longest)
+        label = replace(recording.item.label, segments=())
+        if fake and forge:
+            donor = whole_piece(real.draw(rng).window, rng, self.mix.longest, self.mix.longest)
+            window, label = forged_together(window, label, donor, rng)
+        return Example(degraded_whole(window, pair, self.mix.degrade), label)
+
     def _other(self, recording: Recording, rng: Rng) -> Window:
         """Another clip's window; one of the same clip only where there is no other to be found."""
         for _ in range(10):
@@ -285,9 +322,9 @@ class ExampleSet(Dataset[Example]):
         return piece
 
 
-def collate_examples(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-    """A batch for FusionModel, with `labels` and `true_lag`."""
-    batch = collate([example.window for example in examples])
+def collate_examples(examples: Sequence[Example], *, mouth_crops: bool = False) -> dict[str, torch.Tensor]:
+    """A batch for FusionModel (see `collate`), with `labels` and `true_lag`."""
+    batch = collate([example.window for example in examples], mouth_crops=mouth_crops)
     batch["labels"] = torch.tensor([label_row(example.label) for example in examples])
     lags = [float("nan") if example.lag is None else float(example.lag) for example in examples]
     batch["true_lag"] = torch.tensor(lags)

@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from avdetect.prepared import PreparedClip
 from avdetect.processes import by_main, is_main, join
 from avdetect.recipe import TrainConfig
 from avdetect.recordings import ExampleSet, collate_examples, recordings_of
+from avdetect.running_statistics import seen_by_all
 from avdetect.types import CLAIMS
 from avdetect.validation import arrays, validate
 
@@ -84,7 +86,8 @@ class ClaimTrainer(Trainer):
         number = (first + self._part) * state.num_processes + state.process_index
         self._part += 1
         set_seed(int(np.random.SeedSequence([arguments.seed, number]).generate_state(1)[0]))
-        loss = super().training_step(*args, **kwargs)
+        with seen_by_all(self.fusion_model):
+            loss = super().training_step(*args, **kwargs)
         if not bool(self.accelerator.reduce(loss.isfinite().float(), "sum") == state.num_processes):
             raise AvdetectError(
                 f"step {self.state.global_step + 1}: the loss is {float(loss)}, so nothing more would be learnt; "
@@ -227,7 +230,7 @@ def make_trainer(
         args=arguments,
         train_dataset=examples,
         eval_dataset=examples,  # Trainer asks for one; `evaluate` uses the validation clips
-        data_collator=collate_examples,
+        data_collator=partial(collate_examples, mouth_crops=model.sees_mouth_crops),
         callbacks=[Patience(t.patience)] if t.patience and held_out else [],
         clips=held_out,
     )

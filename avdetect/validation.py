@@ -21,6 +21,14 @@ from avdetect.types import Claim, Floats, Item, Window
 
 SHIFTS = (-1.0, -0.4, -0.2, 0.2, 0.4, 1.0)
 """Seconds by which sound is moved to make sync negatives."""
+MOVED = "shift {:+.1f} s"
+"""The variant of a clip whose sound was moved."""
+
+
+def moved_by(variant: str) -> float | None:
+    """Seconds by which a variant's sound is late; None where there is no such number."""
+    known = {MOVED.format(seconds): seconds for seconds in SHIFTS}
+    return known.get(variant) if variant else 0.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ def score_windows(
     with torch.inference_mode():
         for first in range(0, len(windows), 8):
             some = list(windows[first : first + 8])
-            evidence.add(some, model(**collate(some)))
+            evidence.add(some, model(**collate(some, mouth_crops=model.sees_mouth_crops)))
     usable = {w.track for w in windows if w.track is not None}
     duration = max(w.end for w in windows)
     found = {}
@@ -63,7 +71,7 @@ def validate(model: FusionNetwork, clips: Sequence[PreparedClip]) -> list[Score]
         if not clip.windows or not known:
             continue
         for claim, (logit, _) in score_windows(
-            model, [_without(w, known) for w in clip.windows], known
+            model, [_needed(w, model, known) for w in clip.windows], known
         ).items():
             scores.append(Score(clip.item, claim, logit, bool(clip.item.label[claim])))
     return scores + list(validate_sync(model, clips))
@@ -79,7 +87,9 @@ def validate_sync(model: FusionNetwork, clips: Sequence[PreparedClip]) -> Iterat
         and any(w.track is not None and w.waveform is not None for w in c.windows)
     ]
     for number, clip in enumerate(talkers):
-        windows = [_sync_only(w) for w in clip.windows if w.track is not None and w.waveform is not None]
+        windows = [
+            _needed(w, model, [claim]) for w in clip.windows if w.track is not None and w.waveform is not None
+        ]
         other = next(
             (
                 t
@@ -90,7 +100,7 @@ def validate_sync(model: FusionNetwork, clips: Sequence[PreparedClip]) -> Iterat
         )
         variants = {"": windows}
         for seconds in SHIFTS:
-            variants[f"shift {seconds:+.1f} s"] = [shift(w, round(seconds * 25)) for w in windows]
+            variants[MOVED.format(seconds)] = [shift(w, round(seconds * 25)) for w in windows]
         if other is not None:
             sound = next(w for w in other.windows if w.waveform is not None)
             variants["other voice"] = [swapped(w, sound)[0] for w in windows]
@@ -101,15 +111,18 @@ def validate_sync(model: FusionNetwork, clips: Sequence[PreparedClip]) -> Iterat
                 yield Score(clip.item, claim, logit, bool(name), name, offset)
 
 
-def _sync_only(window: Window) -> Window:
-    return replace(window, face_crops=None, crop_frames=None, crop_landmarks=None)
-
-
-def _without(window: Window, claims: Sequence[Claim]) -> Window:
-    """Only what the claims need, to spend no time on the rest."""
-    if Claim.VOICE_CLONING not in claims and window.face_crops is not None:
-        return replace(window, waveform=None, speech=None, landmarks=None, found=None, mouth_crops=None)
-    return replace(window, landmarks=None, found=None, mouth_crops=None)
+def _needed(window: Window, model: FusionNetwork, claims: Sequence[Claim]) -> Window:
+    """Only what the claims read, to spend no time on the rest."""
+    inputs = model.inputs_of(claims)
+    has = {"audio": window.waveform is not None, "face": window.face_crops is not None}
+    if not any(has.get(name, window.landmarks is not None) for name in inputs):
+        return window
+    if "face" not in inputs:
+        window = replace(window, face_crops=None, crop_frames=None, crop_landmarks=None)
+    if "audio" not in inputs:
+        window = replace(window, waveform=None, speech=None)
+    seen = inputs & {"mouth", "mouth_crops"}
+    return window if seen else replace(window, landmarks=None, found=None, mouth_crops=None)
 
 
 def arrays(

@@ -72,6 +72,12 @@ ENCODERS: dict[str, dict[str, dict[str, Any]]] = {
         "videomae, lora": options(VIDEO["videomae"], "lora"),
         "vivit, layernorm": options(VIDEO["vivit"], "layernorm"),
     },
+    "face_cnn": {"": {}, "every second crop": {"every": 2}},
     "xception": {"64 pixels": {"size": 64}},
+    "members": {
+        "two pairs' speech": {
+            "of": [{"encoder": "sync_speech"}, {"encoder": "sync_speech", "options": {"dim": 32}}]
+        },
+    },
 }
 """Variants of the encoders that say nothing without options: name -> variant -> options."""

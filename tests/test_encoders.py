@@ -21,10 +21,10 @@ from avdetect.encoders import ENCODERS, build_encoder
 from avdetect.errors import ConfigError
 from avdetect.types import FRAME_RATE, SAMPLE_RATE, EncoderOutput
 
-UNITS = {"audio": SAMPLE_RATE, "mouth": FRAME_RATE, "face": 5}
+UNITS = {"audio": SAMPLE_RATE, "mouth": FRAME_RATE, "mouth_crops": FRAME_RATE, "face": 5}
 """Input units per second of each modality."""
-SHAPES = {"audio": (), "mouth": (2 * len(LIPS),), "face": (3, 64, 64)}
-SHORTEST = {"audio": SAMPLE_RATE // FRAME_RATE, "mouth": 1, "face": 1}
+SHAPES = {"audio": (), "mouth": (2 * len(LIPS),), "mouth_crops": (64, 64), "face": (3, 64, 64)}
+SHORTEST = {"audio": SAMPLE_RATE // FRAME_RATE, "mouth": 1, "mouth_crops": 1, "face": 1}
 """The least that `batch.collate` ever gives: one frame of the video grid."""
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

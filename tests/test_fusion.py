@@ -203,6 +203,12 @@ def test_streams_are_dropped_in_training_only_where_a_claim_has_several() -> Non
     ).train()
     assert single(**batch).claim_mask[:, VOICE].all()
     assert several.eval()(**batch).claim_mask[:, VOICE].all()
+    beside = make_model(
+        {**streams, "face": STREAMS["face"]},
+        claims={"voice_cloning": ["voice", "echo"], "face_manipulation": ["face"]},
+        stream_dropout=0.9,
+    ).train()
+    assert beside(**only(make_batch(8), "face")).claim_mask[:, FACE].all()
 
 
 def labelled(rows: list[list[float | None]]) -> Tensor:

@@ -50,6 +50,12 @@ def _video_backbone(**options: Any) -> Encoder:
     return VideoBackbone(ImageOptions(**options))
 
 
+def _lip_crops(**options: Any) -> Encoder:
+    from avdetect.encoders.lip_crops import LipCrops
+
+    return LipCrops(**options)
+
+
 def _lip_motion(**options: Any) -> Encoder:
     from avdetect.encoders.sync import LipMotion
 
@@ -60,6 +66,12 @@ def _sync_speech(**options: Any) -> Encoder:
     from avdetect.encoders.sync import SyncSpeech
 
     return SyncSpeech(**options)
+
+
+def _members(**options: Any) -> Encoder:
+    from avdetect.encoders.members import Members
+
+    return Members(**options)
 
 
 def _face_cnn(**options: Any) -> Encoder:
@@ -105,7 +117,9 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "frequency": _frequency,
     "image_backbone": _image_backbone,
     "lcnn": _light_cnn,
+    "lip_crops": _lip_crops,
     "lip_motion": _lip_motion,
+    "members": _members,
     "rawnet2": _rawnet2,
     "spectral_resnet": _spectral_resnet,
     "speech_backbone": _speech_backbone,

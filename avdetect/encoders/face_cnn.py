@@ -13,11 +13,15 @@ from torch import Tensor, nn
 
 from avdetect.encoders.masking import step_mask
 from avdetect.encoders.residual import Tower
+from avdetect.errors import ConfigError
 from avdetect.types import EncoderOutput
 
 
 class FaceCNN(nn.Module):
-    """Face crops [B, N, 3, H, W] in 0..1 -> [B, N, 2 widths[-1]], one step per crop: mean and maximum over it."""
+    """Face crops [B, N, 3, H, W] in 0..1 -> [B, N, 2 widths[-1]], one step per crop: mean and maximum over it.
+
+    `every`: in use, not in training, one crop of so many is looked at, which gives as many steps less.
+    """
 
     modality = "face"
 
@@ -27,8 +31,12 @@ class FaceCNN(nn.Module):
         widths: Sequence[int] = (24, 48, 64, 96, 128),
         frame_rate: float = 5.0,
         dropout: float = 0.4,
+        every: int = 1,
     ) -> None:
         super().__init__()
+        if every < 1:
+            raise ConfigError(f"encoder 'face_cnn': every = {every} is not a positive number")
+        self.every = every
         self.dim, self.size, self.frame_rate = 2 * widths[-1], size, frame_rate
         self.tower = Tower(6, widths)
         self.dropout = nn.Dropout(dropout)
@@ -43,6 +51,8 @@ class FaceCNN(nn.Module):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> EncoderOutput:
         """Features of face crops; `lengths` [B] in crops. Only real crops are computed, padding costs nothing."""
+        every = 1 if self.training else self.every
+        inputs, lengths = inputs[:, ::every], torch.div(lengths + every - 1, every, rounding_mode="floor")
         batch, crops = inputs.shape[:2]
         mask = step_mask(crops, lengths)
         features = inputs.new_zeros(batch, crops, self.dim)
@@ -51,4 +61,4 @@ class FaceCNN(nn.Module):
             x = self.tower(picture.contiguous(memory_format=torch.channels_last))
             x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
             features = features.masked_scatter(mask[..., None], self.dropout(x).to(features.dtype))
-        return EncoderOutput(features, lengths, self.frame_rate)
+        return EncoderOutput(features, lengths, self.frame_rate / every)
