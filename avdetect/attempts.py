@@ -9,23 +9,26 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from avdetect.adversarial import Victim, victim
 from avdetect.detect import Detector, read_score
-from avdetect.errors import MediaError
 from avdetect.looked import Looked
 from avdetect.metrics import UndefinedMetricError, eer_point
 from avdetect.prepared import Cache
 from avdetect.robustness import ROUNDS, as_number, as_share
-from avdetect.row_file import Layout, RowFile
+from avdetect.row_file import Layout
 from avdetect.rows import key_of, rows_of
 from avdetect.summary import summary
+from avdetect.sweep import Exam, Key, Subject, answers, subjects
 from avdetect.types import Claim, Item, Outcome, Verdict, Window
-from avdetect.variants import Bench, Subject, lacks_mismatches, subjects_of
+from avdetect.variants import Bench
+
+if TYPE_CHECKING:
+    from avdetect.scoring import Ask, Scorer
 
 LEVELS = (1, 2, 4)
 """Budgets of a picture: levels of 255 by which a pixel may differ."""
@@ -60,54 +63,70 @@ class Attempt:
         """What the rows of one clip share."""
         return self.path, self.audio_path, self.made
 
+    @property
+    def key(self) -> Key:
+        """What the rows of one clip and claim share."""
+        return *self.clip, self.claim
+
 
 ATTEMPTS = Layout(Attempt, "trials of attacked clips")
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a subject: one claim, as it is and after every attack."""
+
+    subject: Subject
+    claim: Claim
+
+    @property
+    def key(self) -> Key:
+        """`Attempt.key` of its rows."""
+        return *key_of(self.subject.item), self.subject.made, self.claim.value
+
+
 def attacked(
-    detector: Detector,
+    ask: Ask[Exam[Question], list[Attempt]],
     items: Sequence[Item],
     claims: Sequence[Claim],
     path: Path,
     seed: int = 0,
-    cache: Cache | None = None,
 ) -> Iterator[list[Attempt]]:
     """Each item's answers as it is and after every attack; also kept in `path` (csv), and not made again.
 
-    What `cache` holds of a clip is not decoded again. A claim that can't be assessed gives the one row "none" with the
-    reason.
+    `ask` has `attempts` done. A claim that can't be assessed gives the one row "none" with the reason.
     """
-    with RowFile(path, ATTEMPTS) as file:
-        moved = lacks_mismatches(items, claims)
-        known: dict[tuple[str, ...], list[Attempt]] = {}
-        for row in file.rows:
-            known.setdefault((*row.clip, row.claim), []).append(row)
-        for item in items:
-            bench = Bench(detector, item, claims, seed, cache)
-            rows = []
-            for subject in subjects_of(item, moved):
-                for claim in [one for one in claims if subject.label[one] is not None]:
-                    there = known.get((*key_of(item), subject.made, claim.value))
-                    if there is None:
-                        there = list(_attempts(detector, bench, subject, claim, seed))
-                        file.write(there)  # all attacks on a clip at once: half of them are no result
-                    rows += there
-            yield rows
+    exams = [
+        Exam(
+            some[0].item,
+            tuple(claims),
+            seed,
+            tuple(Question(one, claim) for one in some for claim in claims if one.label[claim] is not None),
+        )
+        for some in subjects(items, claims)
+    ]
+    return answers(ask, exams, path, ATTEMPTS)
+
+
+def attempts(scorer: Scorer, exam: Exam[Question], cache: Cache | None = None) -> list[Attempt]:
+    """All attacks on one clip. What `cache` holds of it is not decoded again. `scorer` is a Detector."""
+    assert isinstance(scorer, Detector)  # gradients go through its model
+    bench = Bench(scorer, exam.item, exam.claims, exam.seed, cache)
+    return [
+        row for one in exam.questions for row in _attempts(scorer, bench, one.subject, one.claim, exam.seed)
+    ]
 
 
 def _attempts(
     detector: Detector, bench: Bench, subject: Subject, claim: Claim, seed: int
 ) -> Iterator[Attempt]:
-    try:
-        looked = bench.look(subject)
-    except MediaError as error:
-        verdict = Verdict(subject.item.path, Outcome.ERROR, detector.model_info, error=str(error))
-        yield _told(subject, claim, verdict)
+    told = _told(subject, claim, bench.verdict(subject))
+    if told.score is None:
+        yield told
         return
-    verdict = detector.detect(subject.item.path, prepared=looked)
-    told = _told(subject, claim, verdict)
+    looked = bench.look(subject)
     windows = _windows(looked, claim)
-    aim = victim(detector, looked, windows, claim) if told.score is not None and windows else None
+    aim = victim(detector, looked, windows, claim) if windows else None
     if aim is None:
         yield told
         return

@@ -66,6 +66,11 @@ def _of_rows(name: str, path: Path, claim: Claim | None) -> System:
     mine = [row for row in rows if claim is None or row.claim == claim.value]
     if not mine:
         raise DatasetError(f"{path}: holds no rows of {claim}; it has {', '.join(claims) or 'none'}")
+    return _system_of(name, mine, path)
+
+
+def _system_of(name: str, mine: Sequence[Row], path: Path) -> System:
+    """The system of rows of one claim; `path` is where they stand, for errors."""
     keys = _keys(mine, path)
     return System(
         name,
@@ -179,6 +184,31 @@ def compare(systems: Sequence[System], *, rounds: int = ROUNDS, seed: int = 0) -
         "systems": table,
         "pairs": pairs,
     }
+
+
+def beside(
+    own: tuple[str, Path],
+    rows: Sequence[Row],
+    files: Sequence[tuple[str, Path]],
+    claim: Claim,
+    *,
+    rounds: int = ROUNDS,
+    seed: int = 0,
+) -> dict[str, Any] | None:
+    """`compare` of the rows of one claim, the system `own`, with others (name, file) and all fused; None for no others.
+
+    Files of rows that hold none of the claim are left out. Raises as `compare` and `read_systems` do.
+    """
+    mine = _system_of(own[0], [row for row in rows if row.claim == claim.value], own[1])
+    systems = [mine]
+    for name, path in files:
+        if not holds_rows(path):
+            systems.append(_of_scores(name, path, _as_trials(mine)))
+        elif there := [row for row in read_rows(path) if row.claim == claim.value]:
+            systems.append(_system_of(name, there, path))
+    if len(systems) == 1:
+        return None
+    return compare([*systems, fused(systems)], rounds=max(rounds, 1), seed=seed)
 
 
 def _system(

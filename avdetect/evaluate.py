@@ -22,7 +22,7 @@ from avdetect.intervals import ROUNDS
 from avdetect.prepared import Cache
 from avdetect.rows import Journal, Row, key_of
 from avdetect.scores import AsvScores
-from avdetect.scoring import Scorer, alone, walk
+from avdetect.scoring import Scorer, alone, answer, walk
 from avdetect.spoof_report import attack_tdcfs, check_attacks, tdcf_intervals, tdcfs
 from avdetect.summary import brief, summary
 from avdetect.types import CLAIMS, Claim, Item, Outcome
@@ -76,7 +76,7 @@ def evaluate(
     before are added. All rows of one file must come from one model.
     """
     journal = Journal(csv_path, scorer.model_info) if csv_path is not None else None
-    for scored in walk(alone(scorer, cache), items, claims, journal):
+    for scored in walk(alone(scorer, cache, answer), items, claims, journal):
         yield scored.rows
 
 
@@ -114,9 +114,10 @@ def tables(
         names = sorted({row.dataset for row in mine})
         if len(names) > 1:
             parts = {name: [row for row in mine if row.dataset == name] for name in names}
-            table["datasets"] = {name: _table(part, rounds, seed) for name, part in parts.items()}
-        if any(row.faces for row in mine):
-            table["faces"] = _faces(mine, rounds, seed)
+            table["datasets"] = {
+                name: _table(part, rounds, seed) | _faces(part, rounds, seed) for name, part in parts.items()
+            }
+        table |= _faces(mine, rounds, seed)
         if any(row.truth for row in mine):
             table["localisation"] = stretches(mine)
         if by_step := steps(mine, rounds, seed):
@@ -168,7 +169,12 @@ def _share(said: Sequence[bool]) -> float | None:
 
 
 def _faces(rows: Sequence[Row], rounds: int, seed: int) -> dict[str, Any]:
-    """Every face a trial. Of a fake clip that shows several nobody states which one is fake: they are left out."""
+    """`faces`: every face a trial; nothing where no clip has one.
+
+    Of a fake clip that shows several nobody states which one is fake: they are left out.
+    """
+    if not any(row.faces for row in rows):
+        return {}
     usable = [row for row in rows if not row.fake or len(row.faces) == 1]
     trials = [(score, row) for row in usable for _, score in row.faces]
     table = brief(
@@ -179,7 +185,8 @@ def _faces(rows: Sequence[Row], rounds: int, seed: int) -> dict[str, Any]:
         seed,
     )
     clips = len({row.key for _, row in trials})
-    return {"clips": clips, "left_out": sum(len(row.faces) for row in rows) - len(trials), **table}
+    left_out = sum(len(row.faces) for row in rows) - len(trials)
+    return {"faces": {"clips": clips, "left_out": left_out, "coverage": clips / len(rows), **table}}
 
 
 def _add_tdcfs(table: dict[str, Any], rows: Sequence[Row], asv: AsvScores, rounds: int, seed: int) -> None:

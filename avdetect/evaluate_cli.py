@@ -128,6 +128,19 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="reports of the N worst errors of each kind, in a folder beside --html, linked from it (0)",
     )
     parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="--csv, --parquet or score file of another system, compared with this one on the clips that both scored; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--retry",
+        action="store_true",
+        help="what could not be read when the rows of --csv or --parquet were written is tried again",
+    )
+    parser.add_argument(
         "--probes",
         type=_at_least(0),
         metavar="N",
@@ -149,7 +162,7 @@ def run_clips(args: argparse.Namespace) -> int:
     """Evaluates clips; 1 where one could not be read."""
     from avdetect.errors import ConfigError
     from avdetect.evaluate import tables
-    from avdetect.evaluation_run import check_outputs, choose, say, score, write
+    from avdetect.evaluation_run import check_outputs, choose, say, score, set_beside, write
     from avdetect.scores import read_asv_scores
     from avdetect.scoring import make_scorer
 
@@ -163,6 +176,7 @@ def run_clips(args: argparse.Namespace) -> int:
         return robustness_cli.run(args, scorer, chosen.items, chosen.claims)
     rows, throughput = score(args, chosen, scorer)
     table = tables(rows, chosen.claims, asv, rounds=args.rounds, seed=args.seed)
+    set_beside(args, scorer, rows, table)
     write(args, chosen, scorer, rows, table, throughput, to_text(table))
     failed = {row.path: row.reason for row in rows if row.verdict == "error"}
     for path, reason in failed.items():
@@ -171,7 +185,9 @@ def run_clips(args: argparse.Namespace) -> int:
 
 
 def to_text(table: dict[str, dict[str, Any]]) -> str:
-    """A line per claim, and under it a line per set, per method and for faces."""
+    """A line per claim, and under it a line per set, per method and for faces; other systems beside it at the end."""
+    from avdetect.compare_cli import to_text as compared
+
     lines = [
         f"{'claim':<34}{'real':>6}{'fake':>6}{'AUC':>8}{'95 %':>15}{'EER':>8}{'coverage':>10}"
         f"{'false alarms':>14}{'found':>8}"
@@ -181,13 +197,19 @@ def to_text(table: dict[str, dict[str, Any]]) -> str:
         for name in _TDCFS:
             if row.get(name) is not None:
                 lines.append(_cost(name, row[name], row[f"{name}_ci"]))
-        lines += [_line(f"  {name}", part) for name, part in row.get("datasets", {}).items()]
+        for name, part in row.get("datasets", {}).items():
+            lines += [_line(f"  {name}", part), *_methods(part, "    ")]
         lines += [_line("  each face", row["faces"])] if "faces" in row else []
         lines += _timed(row)
-        for method, group in sorted(row.get("groups", {}).items()):
-            lines.append(_line(f"  {method}", group))
+        if (
+            "datasets" not in row
+        ):  # else each set has its own: methods are told from real clips of the same set
+            lines += _methods(row, "  ")
         for reason, count in row["unscored"].items():
             lines.append(f"  not scored: {count} × {reason}")
+    for claim, row in table.items():
+        if "beside" in row:
+            lines += ["", f"{claim}, beside others", compared(row["beside"]).rstrip()]
     return "\n".join(lines)
 
 
@@ -197,6 +219,13 @@ _TDCFS = ("min_tdcf_legacy", "min_tdcf_revised")
 def _cost(name: str, value: float, interval: Sequence[float] | None) -> str:
     spread = f"  (95 %: {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
     return f"  {name:<32}{value:>8.4f}{spread}"
+
+
+def _methods(row: dict[str, Any], indent: str) -> Iterator[str]:
+    """A line per method of a table's fakes, with its t-DCFs where there are any."""
+    for method, group in sorted(row["groups"].items()):
+        costs = [f"{name} {group[name]:.4f}" for name in _TDCFS if group.get(name) is not None]
+        yield "  ".join([_line(indent + method, group), *costs])
 
 
 def _line(name: str, row: dict[str, Any]) -> str:

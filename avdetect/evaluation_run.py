@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from avdetect import hub
-from avdetect.errors import ConfigError, DatasetError
+from avdetect.compare import beside, named
+from avdetect.errors import ConfigError, DatasetError, InputError
 from avdetect.evaluate import distinct, sliced, worst
 from avdetect.evaluation_page import to_html
 from avdetect.evaluation_report import Evaluation, Throughput, described, shortcut_probes, write_clip_reports
 from avdetect.outputs import check_output, open_output
 from avdetect.prepared import Cache
 from avdetect.progress import track, watched
-from avdetect.rows import Journal, Row, journal_of, key_of, read_rows, write_parquet
-from avdetect.scoring import FaceByFace, Scorer, alone, one_thread, together, unscored, walk
+from avdetect.rows import Journal, Row, holds_rows, journal_of, key_of, read_rows, write_parquet
+from avdetect.scoring import FaceByFace, Machine, Scorer, answer, jobs_for, unscored, walk
 from avdetect.targets import Target, read_items, read_targets
 from avdetect.types import CLAIMS, Claim, Item
 from avdetect.wording import printable
@@ -58,7 +59,8 @@ def choose(args: argparse.Namespace) -> Chosen:
 
 def check_outputs(args: argparse.Namespace, chosen: Chosen) -> None:
     """Before any work: all that is asked for can be written, and overwrites nothing of the input."""
-    inputs = [target.root for target in chosen.targets]
+    inputs = [target.root for target in chosen.targets] + [path for _, path in named(args.beside)]
+    _check_others(args)
     to_file = Path(args.json) if args.json not in (None, "-") else None
     for path, option in ((args.csv, "--csv"), (to_file, "--json"), (args.html, "--html")):
         if path is not None:
@@ -73,17 +75,43 @@ def check_outputs(args: argparse.Namespace, chosen: Chosen) -> None:
         check_output(args.parquet, "--parquet", inputs)
 
 
+def _check_others(args: argparse.Namespace) -> None:
+    """Files of --beside can be read, and it is known of which claim their scores are."""
+    if args.retry and not (args.csv or args.parquet):
+        raise ConfigError("--retry is about rows of an earlier run: name them with --csv or --parquet")
+    for _, path in named(args.beside):
+        if holds_rows(path):
+            read_rows(path)
+        elif not path.is_file():
+            raise ConfigError(f"--beside {path}: no such file")
+        elif len(args.claim or CLAIMS) > 1:
+            raise ConfigError(
+                f"--beside {path}: holds scores and no claims; say with --claim which one they are of"
+            )
+
+
+def set_beside(
+    args: argparse.Namespace, scorer: Scorer, rows: list[Row], table: dict[str, dict[str, Any]]
+) -> None:
+    """Adds to each claim of `table` what `compare` says of --beside; tells where they cannot be compared."""
+    for claim, found in table.items():
+        own = scorer.model_info.name, args.csv or args.parquet or Path("these rows")
+        try:
+            result = beside(own, rows, named(args.beside), Claim(claim), rounds=args.rounds, seed=args.seed)
+        except InputError as error:
+            say(f"{claim}: not compared, {error}")
+            continue
+        if result is not None:
+            found["beside"] = result
+
+
 def score(args: argparse.Namespace, chosen: Chosen, scorer: Scorer) -> tuple[list[Row], Throughput]:
     """All rows in the clips' order, kept in the files that were asked for."""
     csv_path = args.csv or (journal_of(args.parquet) if args.parquet else None)
-    journal = Journal(csv_path, scorer.model_info) if csv_path else None
+    journal = Journal(csv_path, scorer.model_info, retry=args.retry) if csv_path else None
     tasks = unscored(chosen.items, chosen.claims, journal.rows if journal else ())
-    jobs = _jobs(args, len(tasks))
-    if jobs > 1:
-        ask = together(args.model, args.device, args.cache, jobs)
-    else:
-        one_thread()
-        ask = alone(scorer, Cache(args.cache))
+    jobs = jobs_for(args.jobs, args.device, len(tasks), len(tasks) // CLIPS_PER_JOB)
+    ask = Machine(args.model, args.device, args.cache, jobs).ask(scorer, answer)
     rows: list[Row] = []
     clips, media, began = 0, 0.0, time.perf_counter()
     walked = walk(ask, chosen.items, chosen.claims, journal)
@@ -96,11 +124,6 @@ def score(args: argparse.Namespace, chosen: Chosen, scorer: Scorer) -> tuple[lis
         if not args.csv:
             csv_path.unlink()
     return rows, Throughput(clips, media, time.perf_counter() - began, jobs)
-
-
-def _jobs(args: argparse.Namespace, tasks: int) -> int:
-    most: int = args.jobs or (1 if args.device != "cpu" else len(os.sched_getaffinity(0)))
-    return max(1, min(most, tasks // CLIPS_PER_JOB if args.jobs is None else tasks))
 
 
 def write(

@@ -5,30 +5,35 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avdetect import __version__
 from avdetect.errors import ConfigError, InputError
 from avdetect.types import Claim, Item, Outcome
-from avdetect.wording import TITLES, printable
+from avdetect.wording import TITLES, encodable, printable
 
 if TYPE_CHECKING:
     from avdetect.degradations import Variant
     from avdetect.detect import Detector
-    from avdetect.scoring import Scorer
+    from avdetect.scoring import Machine, Scorer
 
 Tables = dict[str, list[dict[str, Any]]]
 RECORD = "sweep.json"
 """Stands in a folder of results and says which model and seed they come from."""
 SCRATCH = ".scratch"
 """Folder there for media made on the way."""
+TRIALS_PER_JOB = 32
+"""Fewer answers than this are not worth a process of their own, which takes seconds to start."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--variants",
         metavar="NAMES",
         help="each clip also degraded in these ways, in a table with the change of AUC; a degradation in all its "
-        "severities or one of them, parted by commas: trimmed,mp3,opus-16,alaw,gsm,noise-10,reverb,short-2",
+        "severities or one of them, parted by commas: trimmed,mp3,opus-16,alaw,gsm,noise-10,reverb,short-2; untouched: "
+        "just as it is. Where no clip has lips and speech that mismatch, sound is moved to make some",
     )
     group.add_argument(
         "--robustness",
@@ -76,9 +82,12 @@ def run(args: argparse.Namespace, scorer: Scorer, items: Sequence[Item], claims:
     from avdetect.degradations import chosen
     from avdetect.detect import Detector
     from avdetect.folders import claim
+    from avdetect.variants import UNTOUCHED
 
     _refuse_options(args)
-    variants = [one for one in chosen(_names(args.variants)) if set(one.claims) & set(claims)]
+    names = _names(args.variants)
+    wanted = [name for name in names if name != UNTOUCHED.name]
+    variants = [one for one in chosen(wanted) if set(one.claims) & set(claims)] if wanted or not names else []
     detector = scorer if isinstance(scorer, Detector) else None
     if args.adversarial and detector is None:
         raise ConfigError(f"--adversarial needs a fusion model: {scorer.model_info.name} gives no gradients")
@@ -110,8 +119,6 @@ def run(args: argparse.Namespace, scorer: Scorer, items: Sequence[Item], claims:
 def _refuse_options(args: argparse.Namespace) -> None:
     if args.most is not None and args.most < 1:
         raise ConfigError(f"--most {args.most}: give 1 or more")
-    if args.jobs not in (None, 1):
-        raise ConfigError(f"--jobs {args.jobs} is of a plain evaluation; here one process does the work")
     for option in ("csv", "parquet", "json", "html"):
         if getattr(args, option, None):
             raise ConfigError(f"--{option} is of a plain evaluation; here --out names a folder for all files")
@@ -120,18 +127,22 @@ def _refuse_options(args: argparse.Namespace) -> None:
 @contextmanager
 def _scratch(out: Path) -> Iterator[None]:
     """Temporary files lie in a folder of `out`, which begins empty: what a killed run left goes with it."""
-    folder, before = out / SCRATCH, tempfile.tempdir
+    folder, before, told = out / SCRATCH, tempfile.tempdir, os.environ.get("TMPDIR")
     try:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
     except OSError as error:
         raise InputError(f"{folder}: cannot be made anew ({error.strerror or error}); remove it") from error
-    tempfile.tempdir = str(folder.resolve())
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder.resolve())  # the latter for other processes
     try:
         yield
     finally:
         tempfile.tempdir = before
+        if told is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = told
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -159,33 +170,41 @@ def _sweep(
     variants: Sequence[Variant],
 ) -> tuple[Tables, dict[str, str]]:
     """Tables by claim, also as json and on stdout; and the files that could not be read, with the reasons."""
-    from avdetect.prepared import Cache
     from avdetect.progress import track
     from avdetect.robustness import table, to_text
-    from avdetect.variants import judged
+    from avdetect.variants import judged, trials
 
-    found = judged(scorer, items, claims, variants, args.out / "variants.csv", args.seed, Cache(args.cache))
-    trials = [trial for rows in track(found, "degrading", len(items)) for trial in rows]
-    tables = {one.value: rows for one in claims if (rows := table(trials, one, variants, args.rounds))}
+    ask = _machine(args, len(items), 1 + len(variants)).ask(scorer, trials)
+    found = judged(ask, items, claims, variants, args.out / "variants.csv", args.seed)
+    every = [trial for rows in track(found, "degrading", len(items)) for trial in rows]
+    tables = {one.value: rows for one in claims if (rows := table(every, one, variants, args.rounds))}
     _put_tables(args.out / "variants.json", args, scorer, tables)
     sys.stdout.write(to_text(tables) + "\n")
-    return tables, {trial.path: trial.reason for trial in trials if trial.verdict == Outcome.ERROR.value}
+    return tables, {trial.path: trial.reason for trial in every if trial.verdict == Outcome.ERROR.value}
+
+
+def _machine(args: argparse.Namespace, clips: int, trials: int) -> Machine:
+    """Who does the work on so many clips with so many trials each."""
+    from avdetect.scoring import Machine, jobs_for
+
+    jobs = jobs_for(args.jobs, args.device, clips, clips * trials // TRIALS_PER_JOB)
+    return Machine(args.model, args.device, args.cache, jobs)
 
 
 def _attack(
     args: argparse.Namespace, detector: Detector, items: Sequence[Item], claims: Sequence[Claim]
 ) -> tuple[Tables, dict[str, str]]:
     """As `_sweep`."""
-    from avdetect.attempts import attacked, table, to_text
-    from avdetect.prepared import Cache
+    from avdetect.attempts import DECIBELS, STEPS, attacked, attempts, table, to_text
     from avdetect.progress import track
 
-    found = attacked(detector, items, claims, args.out / "adversarial.csv", args.seed, Cache(args.cache))
-    attempts = [one for rows in track(found, "attacking", len(items)) for one in rows]
-    tables = {one.value: rows for one in claims if (rows := table(attempts, one, args.rounds))}
+    ask = _machine(args, len(items), len(DECIBELS) * sum(STEPS)).ask(detector, attempts)
+    found = attacked(ask, items, claims, args.out / "adversarial.csv", args.seed)
+    every = [one for rows in track(found, "attacking", len(items)) for one in rows]
+    tables = {one.value: rows for one in claims if (rows := table(every, one, args.rounds))}
     _put_tables(args.out / "adversarial.json", args, detector, tables)
     sys.stdout.write(to_text(tables) + "\n")
-    return tables, {one.path: one.reason for one in attempts if one.verdict == Outcome.ERROR.value}
+    return tables, {one.path: one.reason for one in every if one.verdict == Outcome.ERROR.value}
 
 
 def _draw(args: argparse.Namespace, scorer: Scorer, swept: Tables, attacked: Tables) -> None:
@@ -205,7 +224,15 @@ def _draw(args: argparse.Namespace, scorer: Scorer, swept: Tables, attacked: Tab
 
 
 def _facts(args: argparse.Namespace, scorer: Scorer) -> dict[str, Any]:
-    return {"model": asdict(scorer.model_info), "seed": args.seed}
+    """Which model, seed and command, and when."""
+    command = shlex.join(["python", "-m", "avdetect", "evaluate", *args.arguments])
+    return {
+        "model": asdict(scorer.model_info),
+        "seed": args.seed,
+        "command": encodable(command),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "avdetect": __version__,
+    }
 
 
 def _put_tables(path: Path, args: argparse.Namespace, scorer: Scorer, tables: Tables) -> None:

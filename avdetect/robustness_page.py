@@ -25,7 +25,7 @@ class Section:
 
 
 def page(facts: Mapping[str, Any], swept: Mapping[str, Section], attacked: Mapping[str, Section]) -> str:
-    """HTML of `robustness.table`s and `attempts.table`s by claim; `facts` hold "model" and "seed"."""
+    """HTML of `robustness.table`s and `attempts.table`s by claim; `facts`: those of `robustness_cli`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -39,6 +39,7 @@ def page(facts: Mapping[str, Any], swept: Mapping[str, Section], attacked: Mappi
     return environment.get_template("robustness.html.j2").render(
         model=facts["model"],
         seed=facts["seed"],
+        facts=facts,
         swept=swept,
         attacked=attacked,
         TITLES={claim.value: title for claim, title in TITLES.items()},

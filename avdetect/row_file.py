@@ -130,17 +130,19 @@ def header_of(path: Path) -> list[str]:
 class RowFile(Generic[R]):
     """A csv file of rows that grows; `rows` are those that stood there already. A context manager.
 
-    A file of an older layout is brought to the present one. DatasetError where it holds something else.
+    A file of an older layout is brought to the present one, and rows that `keep` does not want are taken away.
+    DatasetError where it holds something else.
     """
 
-    def __init__(self, path: Path, layout: Layout[R]) -> None:
+    def __init__(self, path: Path, layout: Layout[R], keep: Callable[[R], bool] = lambda _: True) -> None:
         self.path, self._layout = path, layout
         self._end = _mend(path, layout)
         there = path.is_file() and path.stat().st_size > 0
-        self.rows: list[R] = read_csv(path, layout) if there else []
+        every = read_csv(path, layout) if there else []
+        self.rows: list[R] = [row for row in every if keep(row)]
         self._check()
         try:
-            if there and header_of(path) != list(layout.columns):
+            if there and (header_of(path) != list(layout.columns) or len(self.rows) < len(every)):
                 _replace(path, layout.to_csv(self.rows, header=True, end=self._end))
             self._file = path.open("ab", buffering=0)  # what is added is written whole, or hardly at all
         except OSError as error:

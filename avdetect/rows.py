@@ -11,7 +11,7 @@ from pathlib import Path
 
 from avdetect.errors import DatasetError
 from avdetect.row_file import Layout, RowFile, header_of, read_csv
-from avdetect.types import Claim, ClaimResult, Item, ModelInfo, Status, Verdict
+from avdetect.types import Claim, ClaimResult, Item, ModelInfo, Outcome, Status, Verdict
 
 Stretch = tuple[float, float]
 OFFSET = "offset_ms"
@@ -179,11 +179,14 @@ def holds_rows(path: Path) -> bool:
 
 
 class Journal(RowFile[Row]):
-    """Rows in a csv file that grows clip by clip, all from one model: DatasetError where others stand there."""
+    """Rows in a csv file that grows clip by clip, all from one model: DatasetError where others stand there.
 
-    def __init__(self, path: Path, model: ModelInfo) -> None:
+    With `retry` those of clips that could not be read, or that avdetect failed on, are taken away.
+    """
+
+    def __init__(self, path: Path, model: ModelInfo, *, retry: bool = False) -> None:
         self._model = model
-        super().__init__(path, ROWS)
+        super().__init__(path, ROWS, lambda row: not retry or row.verdict != Outcome.ERROR.value)
 
     def _check(self) -> None:
         mine = self._model

@@ -125,6 +125,10 @@ def _text(result: dict[str, Any]) -> str:
         interval = result[f"{name}_ci"]
         return f"  (95 %: {number(interval[0])} to {number(interval[1])})" if interval else ""
 
+    def costs(part: dict[str, Any]) -> str:
+        kinds = [(kind, part.get(f"min_tdcf_{kind}")) for kind in ("legacy", "revised")]
+        return "".join(f"   t-DCF {kind} {cost(value)}" for kind, value in kinds if value is not None)
+
     lines = [
         f"{result['trials']} trials ({result['bonafide']} bona fide, {result['spoof']} spoof), "
         f"coverage {percent(result['coverage'])}",
@@ -136,6 +140,9 @@ def _text(result: dict[str, Any]) -> str:
         f"min t-DCF revised  {cost(result['min_tdcf_revised'])}{spread('min_tdcf_revised', cost)}",
         f"min DCF            {cost(result['min_dcf'])}",
         *(f"{name:<18} {cost(result[name])}" for name in COSTS if name in result),
-        *(f"  {name:<16} EER {percent(part['eer'])}" for name, part in result["per_attack"].items()),
+        *(
+            f"  {name:<16} EER {percent(part['eer'])}{costs(part)}"
+            for name, part in result["per_attack"].items()
+        ),
     ]
     return "\n".join(lines) + "\n"

@@ -10,16 +10,17 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from avdetect.detect import Detector, probability
 from avdetect.errors import AvdetectError, ConfigError
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 AHEAD = 4
 """Clips that each process has in hand or waiting."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Scorer(Protocol):
@@ -103,7 +107,10 @@ class Answer:
     seconds: float
 
 
-Ask = Callable[[Iterable[Task]], Iterator[Answer]]
+Ask = Callable[[Iterable[T]], Generator[R, None, None]]
+"""Tasks in, what comes of each in their order; closing it ends the processes behind it."""
+Work = Callable[[Scorer, T, Cache | None], R]
+"""What is done about a task: a function of a module, so that other processes can be told of it."""
 
 
 def answer(scorer: Scorer, task: Task, cache: Cache | None = None) -> Answer:
@@ -114,49 +121,77 @@ def answer(scorer: Scorer, task: Task, cache: Cache | None = None) -> Answer:
         prepared = cache.find(item, scorer.settings) if cache is not None else None
     except OSError:
         prepared = None  # the clip itself cannot be read: the detector says so in words
-    verdict = _verdict(scorer, item, prepared)
+    verdict = guarded(
+        item.path,
+        scorer.model_info,
+        lambda: scorer.detect(item.path, audio_path=item.audio_path, prepared=prepared),
+    )
     faces: Sequence[tuple[int, float]] = getattr(scorer, "faces", ())
     rows = tuple(rows_of(item, verdict, task.claims, faces))
     return Answer(rows, time.perf_counter() - began)
 
 
-def _verdict(scorer: Scorer, item: Item, prepared: Prepared | None) -> Verdict:
-    """The verdict, an error where avdetect itself fails on a clip: a million others are still to be done."""
+def guarded(path: Path, model: ModelInfo, judge: Callable[[], Verdict]) -> Verdict:
+    """What `judge` says, an error where avdetect itself fails on a clip: a million others are still to be done."""
     try:
-        return scorer.detect(item.path, audio_path=item.audio_path, prepared=prepared)
+        return judge()
     except AvdetectError:
         raise
     except Exception as error:
-        logger.debug("%s", item.path, exc_info=True)
+        logger.debug("%s", path, exc_info=True)
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        failed = f"{item.path}: could not be scored, avdetect failed ({reason}); please report it"
-        return Verdict(item.path, Outcome.ERROR, scorer.model_info, error=failed)
+        failed = f"{path}: could not be scored, avdetect failed ({reason}); please report it"
+        return Verdict(path, Outcome.ERROR, model, error=failed)
 
 
-def alone(scorer: Scorer, cache: Cache | None = None) -> Ask:
-    """Answers in this process."""
-    return lambda tasks: (answer(scorer, task, cache) for task in tasks)
+def alone(scorer: Scorer, cache: Cache | None, work: Work[T, R]) -> Ask[T, R]:
+    """The work is done in this process."""
+    return lambda tasks: (work(scorer, task, cache) for task in tasks)
 
 
-def together(model: str, device: str, cache: Path, jobs: int) -> Ask:
-    """Answers of `jobs` processes with one thread each, in the tasks' order; few tasks are read ahead."""
+@dataclass(frozen=True)
+class Machine:
+    """What processes are given: a model by its name, `device`, the folder of prepared clips; and how many there are."""
 
-    def ask(tasks: Iterable[Task]) -> Iterator[Answer]:
+    model: str
+    device: str
+    cache: Path
+    jobs: int
+
+    def ask(self, scorer: Scorer, work: Work[T, R]) -> Ask[T, R]:
+        """The work is shared, or done by `scorer` in this process; what comes of it is the same."""
+        if self.jobs > 1:
+            return together(self, work)
+        one_thread()
+        return alone(scorer, Cache(self.cache), work)
+
+
+def jobs_for(wanted: int | None, device: str, tasks: int, worthwhile: int) -> int:
+    """Processes for so many tasks: `wanted`, or else all cores (one of a GPU) and at most as many as are worth it."""
+    if wanted is not None:
+        return max(1, min(wanted, tasks))
+    return max(1, min(1 if device != "cpu" else len(os.sched_getaffinity(0)), tasks, worthwhile))
+
+
+def together(machine: Machine, work: Work[T, R]) -> Ask[T, R]:
+    """The work is done by processes with one thread each, in the tasks' order; few tasks are read ahead."""
+
+    def ask(tasks: Iterable[T]) -> Generator[R, None, None]:
         # started afresh: a process that has already run threads must not be forked
         context = get_context("spawn")
-        with ProcessPoolExecutor(jobs, context, initializer=_start, initargs=(model, device, cache)) as pool:
-            waiting: deque[Future[Answer]] = deque()
+        with ProcessPoolExecutor(machine.jobs, context, initializer=_start, initargs=(machine,)) as pool:
+            waiting: deque[Future[R]] = deque()
             try:
                 for task in tasks:
-                    waiting.append(pool.submit(_answer, task))
-                    if len(waiting) >= AHEAD * jobs:
+                    waiting.append(pool.submit(_done, work, task))
+                    if len(waiting) >= AHEAD * machine.jobs:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
             except BrokenProcessPool:
                 raise AvdetectError(
                     "a process was ended from outside (out of memory?); run the same command again to go on, "
-                    f"with fewer --jobs than {jobs}"
+                    f"with fewer --jobs than {machine.jobs}"
                 ) from None
             finally:
                 for future in waiting:
@@ -190,7 +225,7 @@ def unscored(items: Sequence[Item], claims: Sequence[Claim], rows: Iterable[Row]
 
 
 def walk(
-    ask: Ask, items: Sequence[Item], claims: Sequence[Claim], journal: Journal | None = None
+    ask: Ask[Task, Answer], items: Sequence[Item], claims: Sequence[Claim], journal: Journal | None = None
 ) -> Iterator[Scored]:
     """Each item's rows in the items' order, what is new also written to `journal`, which is closed at the end."""
     done: dict[tuple[str, str], list[Row]] = {}
@@ -198,18 +233,15 @@ def walk(
         if row.claim in claims:
             done.setdefault(row.key, []).append(row)
     tasks = unscored(items, claims, (row for rows in done.values() for row in rows))
-    answers = ask(tasks)
     waiting = {key_of(task.item) for task in tasks}
     try:
-        for item in items:
-            answer = next(answers) if key_of(item) in waiting else None
-            if answer is not None and journal is not None:
-                journal.write(answer.rows)
-            yield _scored(done.get(key_of(item), []), answer)
+        with closing(ask(tasks)) as answers:
+            for item in items:
+                answer = next(answers) if key_of(item) in waiting else None
+                if answer is not None and journal is not None:
+                    journal.write(answer.rows)
+                yield _scored(done.get(key_of(item), []), answer)
     finally:
-        close = getattr(answers, "close", None)
-        if close is not None:  # a generator: its processes end with it
-            close()
         if journal is not None:
             journal.close()
 
@@ -233,11 +265,11 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _start(model: str, device: str, cache: Path) -> None:
+def _start(machine: Machine) -> None:
     global _scorer, _cache
     Thread(target=_end_with_parent, daemon=True).start()
     one_thread()
-    _scorer, _cache = make_scorer(model, device), Cache(cache)
+    _scorer, _cache = make_scorer(machine.model, machine.device), Cache(machine.cache)
 
 
 def _end_with_parent() -> None:
@@ -248,5 +280,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _answer(task: Task) -> Answer:
-    return answer(_scorer, task, _cache)
+def _done(work: Work[T, R], task: T) -> R:
+    return work(_scorer, task, _cache)

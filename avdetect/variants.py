@@ -2,8 +2,7 @@
 
 Sound is degraded after decoding (a codec writes a file and reads it back), so that faces need to be looked for once;
 a picture is degraded into a file that goes through everything that a clip goes through. Real and fake clips get the
-same, drawn from a seed and the clip's content alone. Where no clip is known to have lips and speech that mismatch,
-those that are in sync are judged a second time with their sound moved.
+same, drawn from a seed and the clip's content alone.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,29 +22,19 @@ from avdetect.degradations.family import CLAIMS_OF, Recipe, Rng
 from avdetect.errors import MediaError
 from avdetect.looked import Looked
 from avdetect.prepared import Cache
-from avdetect.row_file import Layout, RowFile
+from avdetect.row_file import Layout
 from avdetect.rows import key_of, rows_of
+from avdetect.scoring import guarded
 from avdetect.speech import speech_segments
-from avdetect.types import (
-    CLAIMS,
-    SAMPLE_RATE,
-    Claim,
-    Floats,
-    Item,
-    Label,
-    Outcome,
-    Verdict,
-)
+from avdetect.sweep import MOVED_SECONDS, Exam, Key, Subject, answers, subjects
+from avdetect.types import CLAIMS, SAMPLE_RATE, Claim, Floats, Item, Outcome, Verdict
 from avdetect.windows import prepare
 
 if TYPE_CHECKING:
-    from avdetect.scoring import Scorer
+    from avdetect.scoring import Ask, Scorer
 
 UNTOUCHED = Variant("untouched", "untouched", "", CLAIMS)
 """The clip as it is."""
-MOVED_SECONDS = 0.4
-"""By how much sound is late where a mismatch is made."""
-MOVED = f"sound {MOVED_SECONDS} s late"
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ class Trial:
     identity: str
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> Key:
         """What no two rows share."""
         return *self.clip, self.variant, self.claim
 
@@ -78,65 +68,59 @@ TRIALS = Layout(Trial, "trials of degraded clips")
 
 
 @dataclass(frozen=True)
-class Subject:
-    """An item as it is, or with its sound moved (`made` says so); and what is known of it then."""
+class Question:
+    """What is asked of a subject: one claim in one variant."""
 
-    item: Item
-    label: Label
-    made: str = ""
+    subject: Subject
+    variant: Variant
+    claim: Claim
 
-    def key(self, variant: Variant, claim: Claim) -> tuple[str, ...]:
+    @property
+    def key(self) -> Key:
         """`Trial.key` of its row."""
-        return *key_of(self.item), self.made, variant.name, claim.value
+        return *key_of(self.subject.item), self.subject.made, self.variant.name, self.claim.value
 
 
 def judged(
-    scorer: Scorer,
+    ask: Ask[Exam[Question], list[Trial]],
     items: Sequence[Item],
     claims: Sequence[Claim],
     variants: Sequence[Variant],
     path: Path,
     seed: int = 0,
-    cache: Cache | None = None,
 ) -> Iterator[list[Trial]]:
     """All rows of each item in turn, untouched and in every variant that touches `claims`; also kept in `path` (csv).
 
-    Rows that stand there already are not made again. What cannot be read, or not be degraded, gives rows with the
-    verdict "error" and the reason. Media made on the way lie in a temporary folder, one clip's at a time. What `cache`
-    holds of a clip as it is is not decoded again.
+    `ask` has `trials` done. Rows that stand there already are not made again. What cannot be read, or not be degraded,
+    gives rows with the verdict "error" and the reason.
     """
-    with RowFile(path, TRIALS) as file:
-        known, moved = {row.key: row for row in file.rows}, lacks_mismatches(items, claims)
-        for item in items:
-            bench = Bench(scorer, item, claims, seed, cache)
-            subjects = list(subjects_of(item, moved))
-            rows = []
-            for variant in [UNTOUCHED, *variants]:
-                for subject in subjects:
-                    asked = _asked(subject, variant, claims)
-                    there = [known[key] for claim in asked if (key := subject.key(variant, claim)) in known]
-                    missing = [claim for claim in asked if subject.key(variant, claim) not in known]
-                    fresh = bench.trials(subject, variant, missing) if missing else []
-                    file.write(fresh)
-                    rows += [*there, *fresh]
-            yield rows
+    exams = [
+        Exam(some[0].item, tuple(claims), seed, tuple(_questions(some, claims, variants)))
+        for some in subjects(items, claims)
+    ]
+    return answers(ask, exams, path, TRIALS)
 
 
-def lacks_mismatches(items: Sequence[Item], claims: Sequence[Claim]) -> bool:
-    """Whether lip-sync is asked for, and no item is known for lips and speech that mismatch."""
-    sync = Claim.LIP_SYNC_MISMATCH
-    return sync in claims and not any(item.label[sync] for item in items)
+def _questions(
+    some: Sequence[Subject], claims: Sequence[Claim], variants: Sequence[Variant]
+) -> Iterator[Question]:
+    for variant in [UNTOUCHED, *variants]:
+        for subject in some:
+            for claim in claims:
+                if claim in variant.claims and subject.label[claim] is not None:
+                    yield Question(subject, variant, claim)
 
 
-def subjects_of(item: Item, moved: bool) -> Iterator[Subject]:
-    """The item and, with `moved`, one that is in sync a second time with its sound moved."""
-    yield Subject(item, item.label)
-    if moved and item.label[Claim.LIP_SYNC_MISMATCH] is False:
-        yield Subject(item, Label(lip_sync_mismatch=True), MOVED)
+def trials(scorer: Scorer, exam: Exam[Question], cache: Cache | None = None) -> list[Trial]:
+    """The rows that answer the questions about one clip, in their order.
 
-
-def _asked(subject: Subject, variant: Variant, claims: Sequence[Claim]) -> list[Claim]:
-    return [claim for claim in claims if claim in variant.claims and subject.label[claim] is not None]
+    Media made on the way lie in a temporary folder. What `cache` holds of the clip as it is is not decoded again.
+    """
+    bench = Bench(scorer, exam.item, exam.claims, exam.seed, cache)
+    rows: list[Trial] = []
+    for (subject, variant), some in groupby(exam.questions, lambda one: (one.subject, one.variant)):
+        rows += bench.trials(subject, variant, [one.claim for one in some])
+    return rows
 
 
 class Bench:
@@ -154,12 +138,19 @@ class Bench:
 
     def trials(self, subject: Subject, variant: Variant, claims: Sequence[Claim]) -> list[Trial]:
         """The rows of one subject in one variant."""
+        return _trials(subject, variant, self.verdict(subject, variant), claims)
+
+    def verdict(self, subject: Subject, variant: Variant = UNTOUCHED) -> Verdict:
+        """What the scorer says of one subject in one variant; an error where that fails."""
+        model = self.scorer.model_info
         try:
-            looked = self.look(subject, variant)
-            verdict = self.scorer.detect(self.item.path, prepared=looked)
+            return guarded(
+                self.item.path,
+                model,
+                lambda: self.scorer.detect(self.item.path, prepared=self.look(subject, variant)),
+            )
         except MediaError as error:
-            verdict = Verdict(self.item.path, Outcome.ERROR, self.scorer.model_info, error=str(error))
-        return _trials(subject, variant, verdict, claims)
+            return Verdict(self.item.path, Outcome.ERROR, model, error=str(error))
 
     def look(self, subject: Subject, variant: Variant = UNTOUCHED) -> Looked:
         """The clip in a variant, with all that is seen and heard of it then. MediaError where that fails."""

@@ -11,10 +11,11 @@ import torch
 from commands import ROOT, detector
 
 from avdetect.adversarial import Crops, Sound, Victim, victim
-from avdetect.attempts import Attempt, _windows, attacked, table, to_text
+from avdetect.attempts import Attempt, _windows, attacked, attempts, table, to_text
 from avdetect.looked import Looked
 from avdetect.robustness_page import Section, page
 from avdetect.robustness_plots import as_svg, attacks_drawn
+from avdetect.scoring import alone
 from avdetect.types import CLAIMS, Claim, Item, Label, Window
 from avdetect.windows import prepare
 
@@ -150,7 +151,8 @@ def test_a_row_counts_what_was_lost_and_raised(rows: list[dict[str, Any]]) -> No
 def test_plot_and_page_show_the_attack(rows: list[dict[str, Any]]) -> None:
     figure = attacks_drawn(rows, "Voices")
     assert [float(y) for y in figure.axes[1].lines[0].get_ydata()] == [0, 0.5]
-    facts = {"model": {"name": "base", "version": "1", "sha256": "ab" * 32}, "seed": 0}
+    model = {"name": "base", "version": "1", "sha256": "ab" * 32}
+    facts = {"model": model, "seed": 0, "command": "evaluate m.csv", "date": "2026-01-01", "avdetect": "1"}
     text = page(facts, {}, {"voice_cloning": Section(rows, as_svg(figure))})
     assert "Attacked clips" in text and "40 dB" in text and "Degraded clips" not in text
 
@@ -164,9 +166,10 @@ def test_clips_are_attacked_once_and_what_cannot_be_is_told(
     broken.write_bytes(b"nothing")
     items = [Item(path, Label(voice_cloning=True)) for path in (SAMPLES / "sample_voice.flac", broken)]
     path = tmp_path / "rows.csv"
-    found = [row for rows in attacked(detector(), items, [VOICE], path) for row in rows]
+    ask = alone(detector(), None, attempts)
+    found = [row for rows in attacked(ask, items, [VOICE], path) for row in rows]
     assert [(row.attack, row.steps) for row in found[:3]] == [("none", 0), ("noise", 0), ("gradient", 1)]
     assert found[2].score is not None and found[2].score < (found[0].score or 0)
     assert found[3].score is None and "broken.wav" in found[3].reason and len(found) == 4
     monkeypatch.setattr("avdetect.attempts.victim", lambda *_: pytest.fail("it is there already"))
-    assert [row for rows in attacked(detector(), items, [VOICE], path) for row in rows] == found
+    assert [row for rows in attacked(ask, items, [VOICE], path) for row in rows] == found

@@ -15,6 +15,7 @@ from commands import call, voice
 
 from avdetect import curves
 from avdetect.evaluate import tables
+from avdetect.evaluate_cli import to_text
 from avdetect.evaluation_page import percent_range, rate_text, to_html
 from avdetect.evaluation_report import Evaluation, Throughput, described
 from avdetect.evaluation_run import trained_on
@@ -226,6 +227,54 @@ def test_the_command_writes_rows_json_page_and_clip_reports(tmp_path: Path) -> N
     assert json.loads(table.read_text())["evaluation"]["throughput"]["times_real_time"] is None
 
 
+def test_what_could_not_be_read_is_tried_again_on_request(tmp_path: Path) -> None:
+    make_audio(tmp_path / "a.wav", voice(1.5))
+    manifest, rows = tmp_path / "m.csv", tmp_path / "rows.csv"
+    manifest.write_text("file,voice_cloning\nlate.wav,1\na.wav,0\n")
+    command = ("evaluate", manifest, "--csv", rows, "--jobs", "1", "--rounds", "0")
+    assert call(*command).code == 1
+    before = rows.read_bytes()
+    make_audio(tmp_path / "late.wav", voice(1.6))
+    assert call(*command).code == 1 and rows.read_bytes() == before
+    assert call(*command, "--retry").code == 0
+    found = read_rows(rows)
+    assert [(row.name, row.score is None) for row in found] == [("a.wav", False), ("late.wav", False)]
+
+
+def test_other_systems_stand_beside_the_model(tmp_path: Path) -> None:
+    names = [f"{number}.wav" for number in range(4)]
+    for number, name in enumerate(names):
+        make_audio(tmp_path / name, voice(1.5 + number / 10))
+    manifest, page = tmp_path / "m.csv", tmp_path / "page.html"
+    manifest.write_text("file,voice_cloning\n" + "".join(f"{name},{n % 2}\n" for n, name in enumerate(names)))
+    scores = tmp_path / "other.txt"
+    scores.write_text("".join(f"{n} {n % 2 + n / 10}\n" for n in range(4)))
+    command = ("evaluate", manifest, "--jobs", "1", "--rounds", "20", "--csv", tmp_path / "rows.csv")
+    asked = (*command, "--claim", "voice_cloning", "--html", page, "--probes", "0")
+    said = call(*asked, "--beside", f"theirs={scores}", "--json", "-")
+    beside = json.loads(said.out)["voice_cloning"]["beside"]
+    assert [one["name"] for one in beside["systems"]] == ["base", "theirs", "late fusion", "chance"]
+    assert beside["clips"] == 4 and beside["systems"][1]["auc"] == 1
+    assert "Beside other systems" in page.read_text() and "base less theirs" in page.read_text()
+    assert "base - theirs" in call(*asked, "--beside", f"theirs={scores}").out
+    rows = read_rows(tmp_path / "rows.csv")
+    assert len(rows) == 4
+    unclear = call(*command, "--beside", scores)
+    assert unclear.code == 2 and "say with --claim which one they are of" in unclear.err[0]
+
+
+def test_methods_are_told_by_set(tmp_path: Path) -> None:
+    some = [
+        replace(row, dataset=name, method="m" if row.fake else "") for row in rows()[:20] for name in "ab"
+    ]
+    text = to_text(tables(some, rounds=0)).splitlines()
+    assert [line.split()[0] for line in text[2:]] == ["a", "m", "b", "m"]
+    page = to_html(evaluation(some))
+    assert page.count('<tr class="within">') == 0  # one method says what its set says
+    two = [replace(row, method="n") if row.fake and row.score and row.score > 0.6 else row for row in some]
+    assert to_html(evaluation(two)).count('<tr class="within">') == 4
+
+
 def test_a_parquet_file_keeps_what_was_asked_before(tmp_path: Path) -> None:
     make_audio(tmp_path / "a.wav", voice(1.5))
     manifest, parquet = tmp_path / "m.csv", tmp_path / "rows.parquet"
@@ -245,6 +294,8 @@ def test_a_parquet_file_keeps_what_was_asked_before(tmp_path: Path) -> None:
         (["dfd"], "dfd: give the folder that the set lies in"),
         (["m.csv", "--clip-reports", "3"], "--clip-reports go beside a report"),
         (["m.csv", "--parquet", "rows.csv"], "name a .parquet file of its own"),
+        (["m.csv", "--retry"], "--retry is about rows of an earlier run"),
+        (["m.csv", "--beside", "gone.txt"], "--beside gone.txt: no such file"),
         (["m.csv", "--slice", "tts2"], "--slice tts2: is no slice"),
         (["m.csv", "--model", "aasist:"], "--model aasist:: name its checkpoint"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,13 @@ from avdetect.variants import Trial
 from avdetect.windows import WindowSettings
 
 VOICE = Claim.VOICE_CLONING
-FACTS = {"model": {"name": "<base>", "version": "1", "sha256": "ab" * 32}, "seed": 3}
+FACTS = {
+    "model": {"name": "<base>", "version": "1", "sha256": "ab" * 32},
+    "seed": 3,
+    "command": "evaluate <m>.csv",
+    "date": "2026-01-01",
+    "avdetect": "1",
+}
 
 
 def trial(number: int, variant: str, fake: bool, score: float | None) -> Trial:
@@ -126,6 +133,11 @@ def test_variants_give_a_table_and_files_and_are_not_made_again(manifest: Path, 
     assert not (out / "robustness.html").exists()
 
 
+def test_clips_as_they_are_can_be_asked_for_alone(manifest: Path, tmp_path: Path) -> None:
+    said = call("evaluate", manifest, "--variants", "untouched", "--out", tmp_path, "--rounds", "0")
+    assert said.code == 0 and [line.split()[0] for line in said.out.splitlines()][2:] == ["untouched"]
+
+
 def test_robustness_draws_what_it_is_asked_for(manifest: Path, tmp_path: Path) -> None:
     said = call(
         "evaluate", manifest, "--robustness", "--variants", "quiet", "--out", tmp_path, "--rounds", "20"
@@ -141,7 +153,6 @@ def test_robustness_draws_what_it_is_asked_for(manifest: Path, tmp_path: Path) -
         (("--variants", "mp33"), "no variant is called 'mp33'; did you mean 'mp3'?"),
         (("--robustness", "--csv", "x.csv"), "--csv is of a plain evaluation"),
         (("--robustness", "--most", "0"), "--most 0: give 1 or more"),
-        (("--variants", "alaw", "--jobs", "2"), "--jobs 2 is of a plain evaluation; here one process"),
     ],
 )
 def test_wrong_usage_is_one_line_and_makes_nothing(
@@ -187,6 +198,28 @@ def test_clips_of_the_cache_are_not_decoded_again(
     assert (said.code, said.out) == (0, plain.out)
     rows = [(tmp_path / name / "variants.csv").read_bytes() for name in ("plain", "out")]
     assert rows[0] == rows[1]
+
+
+def test_a_sweep_that_goes_on_over_several_processes_ends_in_the_same_bytes(
+    manifest: Path, tmp_path: Path
+) -> None:
+    command = (
+        *("evaluate", manifest, "--variants", "mp3-32,noise-10", "--adversarial", "--most", "1"),
+        *("--rounds", "0", "--out"),
+    )
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert call(*command, alone, "--jobs", "1").code == 0
+    shutil.copytree(alone, shared)
+    whole = (alone / "variants.csv").read_bytes()
+    (shared / "variants.csv").write_bytes(whole[: len(whole) // 3])
+    for name in ("adversarial.csv", "variants.json", "adversarial.json"):
+        (shared / name).unlink()
+    assert call(*command, shared, "--jobs", "2").code == 0
+    assert sorted(one.name for one in shared.iterdir()) == sorted(one.name for one in alone.iterdir())
+    for name in ("variants", "adversarial"):
+        assert (shared / f"{name}.csv").read_bytes() == (alone / f"{name}.csv").read_bytes()
+        found = [json.loads((folder / f"{name}.json").read_text()) for folder in (alone, shared)]
+        assert found[0]["claims"] == found[1]["claims"] and "--jobs 2" in found[1]["command"]
 
 
 def test_results_of_another_seed_are_not_mixed_in(manifest: Path, tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_json_of_evaluate_scores(
     without = json.loads(capsys.readouterr().out)
     assert without["min_tdcf_legacy"] is None and without["min_tdcf_legacy_ci"] is None
     assert run(*common[:-2], "--asv-scores", asv_file) == 0
-    table = [line.split("  ") for line in capsys.readouterr().out.splitlines() if "t-DCF" in line]
+    table = [line.split("  ") for line in capsys.readouterr().out.splitlines() if "min t-DCF" in line]
     assert len(table) == 2 and all(line[-1].startswith("(95 %: ") for line in table)
 
 
@@ -291,14 +291,18 @@ def test_missing_trials_end_in_exit_code_one(
     assert "4 of 40 trials have no score" in capsys.readouterr().err
 
 
-def test_table_for_people(write: Writer, protocol: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_for_people(
+    write: Writer, protocol: Path, asv_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     scores = write("scores", lines_of("file score"))
-    assert (
-        run("--scores", scores, "--cm-protocol", protocol, "--protocol", "asvspoof2019-la", "--rounds", "0")
-        == 0
-    )
+    command = ("--scores", scores, "--cm-protocol", protocol, "--rounds", "0")
+    assert run(*command) == 0
     text = capsys.readouterr().out
     assert "40 trials (10 bona fide, 30 spoof), coverage 100.000 %" in text and "A08" in text
+    assert "t-DCF legacy 0." not in text
+    assert run(*command, "--asv-scores", asv_file) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  A08"))
+    assert " t-DCF legacy 0." in line and " t-DCF revised 0." in line
 
 
 def test_dev_asv_scores_with_an_eval_protocol_are_refused(

@@ -21,6 +21,8 @@ from avdetect.degradations.picture import rendered
 from avdetect.degradations.sound import speech_level
 from avdetect.errors import ConfigError, DatasetError, MediaError
 from avdetect.media import frames, open_clip
+from avdetect.scoring import alone
+from avdetect.sweep import MOVED
 from avdetect.types import (
     CLAIMS,
     SAMPLE_RATE,
@@ -34,7 +36,8 @@ from avdetect.types import (
     Status,
     Verdict,
 )
-from avdetect.variants import MOVED, Trial, judged
+from avdetect.variants import Trial, judged
+from avdetect.variants import trials as examined
 from avdetect.windows import Prepared, WindowSettings
 
 VOICE = Claim.VOICE_CLONING
@@ -265,7 +268,8 @@ def items(tmp_path: Path, voice: Floats) -> list[Item]:
 
 
 def trials(scorer: Ear, items: Sequence[Item], path: Path, *names: str, **options: Any) -> list[Trial]:
-    return [row for rows in judged(scorer, items, [VOICE], chosen(names), path, **options) for row in rows]
+    ask = alone(scorer, None, examined)
+    return [row for rows in judged(ask, items, [VOICE], chosen(names), path, **options) for row in rows]
 
 
 def test_every_clip_is_judged_in_every_variant(items: list[Item], tmp_path: Path) -> None:
@@ -314,7 +318,8 @@ def test_a_clip_in_sync_is_judged_again_with_its_sound_moved(tmp_path: Path, voi
     )
     item, scorer = Item(path, Label(lip_sync_mismatch=False)), Ear()
     sync = [Claim.LIP_SYNC_MISMATCH]
-    found = judged(scorer, [item], sync, chosen(["alaw", "mirror", "short-1"]), tmp_path / "rows.csv")
+    ask = alone(scorer, None, examined)
+    found = judged(ask, [item], sync, chosen(["alaw", "mirror", "short-1"]), tmp_path / "rows.csv")
     rows = [row for rows in found for row in rows]
     assert [(row.variant, row.made, row.fake) for row in rows] == [
         (name, made, fake) for name in ("untouched", "alaw", "mirror") for made, fake in (("", 0), (MOVED, 1))
@@ -322,7 +327,7 @@ def test_a_clip_in_sync_is_judged_again_with_its_sound_moved(tmp_path: Path, voi
     assert np.array_equal(np.roll(scorer.heard[0], round(0.4 * SAMPLE_RATE)), scorer.heard[1])
     assert np.array_equal(scorer.heard[0], scorer.heard[4])  # a picture that was changed keeps its sound
     known = [item, Item(path, Label(lip_sync_mismatch=True))]
-    rows = [row for rows in judged(Ear(), known, sync, [], tmp_path / "known.csv") for row in rows]
+    rows = [row for rows in judged(ask, known, sync, [], tmp_path / "known.csv") for row in rows]
     assert {row.made for row in rows} == {""}
 
 
