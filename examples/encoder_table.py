@@ -24,10 +24,10 @@ from avdetect.errors import AvdetectError, InputError
 DOCS = Path(__file__).parents[1] / "docs"
 COLUMNS = ("name", "input", "weights", "mmacs", "cpu", "clips", "auc", "low", "high", "eer")
 BEGIN, END = "<!-- table: examples/encoder_table.py -->", "<!-- end of table -->"
-SECONDS = {"audio": 8, "mouth": 8, "face": 2}
+SECONDS = {"audio": 8, "mouth": 8, "mouth_crops": 8, "face": 2}
 """Of media that an encoder is given to be measured."""
-CROP = 160
-"""Pixels of a face crop as models get it."""
+CROP, MOUTH_CROP = 160, 64
+"""Pixels of a face crop and of a mouth crop as models get them."""
 PAPER = {"narrow": 128, "wide": 512, "hidden": 1024, "layers": 3, "dim": 1024}
 
 
@@ -49,12 +49,15 @@ ENTRIES = {
     "sync_speech": Entry("sync_speech"),
     "speech_backbone, wav2vec 2.0 base": Entry("speech_backbone", {"config": {"model_type": "wav2vec2"}}),
     "lip_motion": Entry("lip_motion"),
+    "lip_crops": Entry("lip_crops"),
     "face_cnn": Entry("face_cnn"),
     "frequency": Entry("frequency"),
     "xception, 299 pixels": Entry("xception"),
     "xception, 96 pixels": Entry("xception", {"size": 96}),
     "image_backbone, ViT-B/16": Entry("image_backbone", {"config": {"model_type": "vit"}}),
 }
+COMPARED = ("lip_motion", "sync_speech")
+"""Encoders that are nothing alone: both rows tell of the pair."""
 GMM = "lfcc-gmm"
 PUBLISHED = ("aasist, published", "aasist_l, published")
 
@@ -95,6 +98,7 @@ def cost_of(entry: Entry, runs: int) -> Cost:
     shape = {
         "audio": (SAMPLE_RATE,),
         "mouth": (FRAME_RATE, 2 * len(LIPS)),
+        "mouth_crops": (FRAME_RATE, MOUTH_CROP, MOUTH_CROP),
         "face": (FRAME_RATE // CROP_EVERY, 3, CROP, CROP),
     }[kind]
     inputs = torch.rand(1, SECONDS[kind] * shape[0], *shape[1:])
@@ -121,8 +125,11 @@ def cost_of_gmm(runs: int) -> Cost:
     return Cost("audio", model.parameters, None, least(lambda: model.score(sound), runs) / SECONDS["audio"])
 
 
-def scores_of(path: Path) -> list[tuple[str, float, bool]]:
-    """Clip, score (higher = more fake) and label of each row of a score file. Raises InputError."""
+def scores_of(path: Path, *, pairs: bool) -> list[tuple[str, float, bool]]:
+    """Clip, score (higher = more fake) and label of each row of a score file. Raises InputError.
+
+    `pairs`: those of lip-sync, of clips as they are and moved; otherwise those of faces and voices.
+    """
     from avdetect.score_columns import trial_name
     from avdetect.scores import Higher, read_scores
 
@@ -135,17 +142,17 @@ def scores_of(path: Path) -> list[tuple[str, float, bool]]:
         return [
             (trial_name(row["file"]), float(row["logit"]), row["fake"] == "1")
             for row in rows
-            if not row["variant"] and row["claim"] != "lip_sync_mismatch"
+            if (row["claim"] == "lip_sync_mismatch") == pairs
         ]
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: is no scores.csv of a run ({error})") from None
 
 
-def result_of(path: Path, sources: Mapping[str, str]) -> dict[str, str]:
-    """The result columns of one score file."""
+def result_of(path: Path, sources: Mapping[str, str], *, pairs: bool) -> dict[str, str]:
+    """The result columns of one score file; `pairs` as in `scores_of`."""
     from avdetect.summary import summary
 
-    rows = scores_of(path)
+    rows = scores_of(path, pairs=pairs)
     found = summary(
         [score for _, score, _ in rows],
         [fake for _, _, fake in rows],
@@ -220,7 +227,7 @@ def read_results(manifest: Path, given: Sequence[str], rows: dict[str, dict[str,
     sources = {name: item.source or name for name, item in zip(trial_names(items), items, strict=True)}
     for pair in given:
         name, _, path = pair.partition("=")
-        rows.setdefault(name, {"name": name}).update(result_of(Path(path), sources))
+        rows.setdefault(name, {"name": name}).update(result_of(Path(path), sources, pairs=name in COMPARED))
 
 
 def main() -> int:
