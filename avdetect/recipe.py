@@ -37,7 +37,8 @@ class TrainingSettings:
     `folds`: 0 chooses the best checkpoint on the rows of data.validate. K >= 2 chooses nothing: K models, each trained
     without one group of sources, score what they never saw; these scores calibrate and describe the model that is then
     trained on all rows. `probes`: finished runs in `out` that the card quotes, with part of the evidence hidden
-    (data.hide), or with nothing hidden and no folds, as a check on the rows of data.validate.
+    (data.hide), or with nothing hidden and no folds, as a check on the rows of data.validate. `committee`: of how many
+    models the mean ships, the one of all rows and those of the first folds (see `committee`).
     """
 
     steps: int = 3000
@@ -55,6 +56,7 @@ class TrainingSettings:
     start: str | None = None
     folds: int = 0
     probes: tuple[str, ...] = ()
+    committee: int = 1
 
     def __post_init__(self) -> None:
         for name in ("steps", "evaluate_every", "accumulate"):
@@ -62,6 +64,11 @@ class TrainingSettings:
                 raise ConfigError(f"training.{name} = {getattr(self, name)} is not a positive number")
         if self.folds < 0 or self.folds == 1:
             raise ConfigError(f"training.folds = {self.folds}: give 0, or 2 and more")
+        if not 1 <= self.committee <= self.folds + 1:
+            raise ConfigError(
+                f"training.committee = {self.committee}: there are {self.folds + 1} models to take with "
+                f"training.folds = {self.folds}"
+            )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from avdetect.errors import ConfigError
 from avdetect.recipe import DataSettings, TrainConfig
 from avdetect.types import CLAIMS, Item, Split
 
-HARMLESS = {"data.cache", "training.out", "training.workers", "training.probes"}
+HARMLESS = {"data.cache", "training.out", "training.workers", "training.probes", "training.committee"}
 """Settings that may change when a run goes on: they don't touch what it computes."""
 
 

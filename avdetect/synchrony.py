@@ -139,7 +139,9 @@ class Synchrony(nn.Module):
         lag = self._lags(total).float()
         enough = weight >= 0.3 * weight.amax(-1, keepdim=True)
         scale = self.log_scale.exp().clamp_max(60)
-        chance = (scale * total / weight.clamp_min(1) - (lag / IN_STEP).square() / 2).masked_fill(~enough, -1e3)
+        chance = (scale * total / weight.clamp_min(1) - (lag / IN_STEP).square() / 2).masked_fill(
+            ~enough, -1e3
+        )
         return (chance.softmax(-1) * lag).sum(-1)
 
     def peak(self, total: Tensor, weight: Tensor) -> Tensor:

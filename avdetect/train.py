@@ -20,6 +20,7 @@ import torch
 
 from avdetect.calibration import calibrate
 from avdetect.checkpoints import newest, processes_of
+from avdetect.committee import committee
 from avdetect.config import read_config
 from avdetect.errors import ConfigError
 from avdetect.folds import deal, read_scores, write_scores
@@ -162,7 +163,8 @@ def train(
         trainer = fit(job, clips, held_out, run)
         scores = validate(trainer.fusion_model.float(), held_out) if is_main() else []
     if is_main():
-        finish(trainer, scores, [clip.item for clip in everything], run, probes)
+        items = [clip.item for clip in everything]
+        finish(trainer, scores, items, run, probes, config.training.committee)
     return run
 
 
@@ -250,6 +252,17 @@ def run_folds(job: Job, clips: Sequence[PreparedClip], run: Path, wanted: Sequen
     return scores
 
 
+def fold_model(run: Path, fold: int) -> FusionModel:
+    """The model of a finished fold; ConfigError where its last checkpoint isn't whole."""
+    checkpoint, remarks = newest(fold_folder(run, fold) / "checkpoints")
+    if checkpoint is None or remarks:
+        raise ConfigError(
+            f"{fold_folder(run, fold)}: its last checkpoint is missing or damaged; remove the folder and run "
+            f"--fold {fold} again"
+        )
+    return load(checkpoint)
+
+
 def _is_done(folder: Path, config: TrainConfig) -> bool:
     """Whether a fold is finished, and was run as this one would be."""
     return (folder / "scores.csv").is_file() and difference_to(folder, config) is None
@@ -261,9 +274,16 @@ def finish(
     items: Sequence[Item],
     run: Path,
     probes: Sequence[dict[str, Any]] = (),
+    members: int = 1,
 ) -> None:
-    """Calibrates the model on scores of clips that it, or its like in the folds, wasn't trained on, and writes it."""
+    """Calibrates the model on scores of clips that it, or its like in the folds, wasn't trained on, and writes it.
+
+    With `training.committee` that is the mean of it and of models of the folds.
+    """
     model = trainer.fusion_model.float().eval()
+    if members > 1:
+        model = committee([model, *(fold_model(run, fold) for fold in range(members - 1))])
+        vars(model.config).update(committee=members)
     model.config.calibration, model.config.thresholds = calibrate(scores)
     model.save_pretrained(run / "model", safe_serialization=True)
     history = trainer.state.log_history

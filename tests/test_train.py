@@ -147,6 +147,13 @@ def test_folds_hold_sources_out_and_calibrate_the_model_of_all(workshop: Path) -
     assert "Leave-one-source-out: 2 models" in " ".join((folder / "model" / "README.md").read_text().split())
     assert (folder / "calibration.png").read_bytes().startswith(b"\x89PNG")
 
+    shared = run(workshop, "folded", *settings, "training.committee=2", resume=True)
+    streams = json.loads((shared / "model" / "config.json").read_text())["streams"]
+    one = json.loads((part / "checkpoints" / "checkpoint-2" / "config.json").read_text())["streams"]
+    assert streams.keys() - one.keys() == {f"{name}_2" for name in one if name not in ("lips", "speech")}
+    card = " ".join((shared / "model" / "README.md").read_text().split())
+    assert "the mean of that model and of the first 1 of the 2" in card
+
 
 def test_a_fold_of_other_settings_is_not_taken_over(workshop: Path) -> None:
     part = run(workshop, "again", "training.folds=2", "training.steps=1", fold=0)
