@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import av
+import backbones
 import numpy as np
 import pytest
 import soundfile
@@ -58,17 +60,38 @@ def make_la(root: Path) -> Path:
     return table
 
 
+def stream(name: str, encoder: str, options: dict[str, Any]) -> str:
+    """An override that gives a stream an encoder."""
+    return f"model.streams.{name}={inline({'encoder': encoder, 'options': options})}"
+
+
+def inline(value: Any) -> str:
+    """A value as TOML writes it on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {inline(one)}" for name, one in value.items()) + "}"
+    return json.dumps(value)
+
+
+ENCODERS = {
+    "small": (
+        stream("voice", "spectral_resnet", {"widths": [4, 8], "dim": 8, "bands": 32}),
+        stream("face", "face_cnn", {"widths": [4, 8], "size": 48}),
+    ),
+    "backbones": (
+        stream("voice", "speech_backbone", backbones.options(backbones.SPEECH["wav2vec2"], "lora")),
+        stream("face", "image_backbone", backbones.options(backbones.IMAGE["vit"], "layernorm")),
+    ),
+}
 TINY = (
     "model.dim=16",
-    'model.streams.voice={encoder="spectral_resnet", options={widths=[4, 8], dim=8, bands=32}}',
-    'model.streams.face={encoder="face_cnn", options={widths=[4, 8], size=48}}',
     *("mix.voice=2", "mix.face=2", "mix.crops=2", "mix.shortest=1.0", "mix.longest=1.5"),
     *("training.steps=3", "training.evaluate_every=3", "training.workers=0", "training.bf16=false"),
 )
 
 
+@pytest.mark.parametrize("kind", ENCODERS)
 def test_dfd_and_asvspoof_2019_from_their_folders_to_a_score(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     if not SAMPLE.is_file():
         pytest.skip(f"no sample clip at {SAMPLE} (examples/make_sample.py makes it)")
@@ -86,7 +109,9 @@ def test_dfd_and_asvspoof_2019_from_their_folders_to_a_score(
     assert len(labels) == len(rows) == 12  # all four cells on each of three sides
     assert {row.label[Claim.LIP_SYNC_MISMATCH] for row in rows} == {None}
 
-    trained = call("train", "dfd-asvspoof2019", "data.manifest=joint.csv", "training.out=runs", *TINY)
+    trained = call(
+        "train", "dfd-asvspoof2019", "data.manifest=joint.csv", "training.out=runs", *TINY, *ENCODERS[kind]
+    )
     assert trained.code == 0, trained.err
     model = Path(trained.out.strip())
     assert model == Path("runs/dfd-asvspoof2019/model")
