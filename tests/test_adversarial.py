@@ -49,16 +49,18 @@ def test_a_gradient_reaches_what_is_changed(claim: Claim, looked: Looked) -> Non
     aim = aimed(looked, claim)
     x = aim.surface.clean.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(aim.objective(x), x)
-    assert torch.isfinite(gradient).all() and float((gradient != 0).float().mean()) > 0.5
+    assert (
+        torch.isfinite(gradient).all() and float((gradient != 0).float().mean()) > 0.4
+    )  # of faces, every second crop is looked at
 
 
 @pytest.mark.parametrize(("claim", "budget"), [(FACE, 2), (VOICE, 40), (SYNC, 40)])
-def test_two_steps_fool_more_than_noise_and_stay_within_the_budget(
+def test_a_few_steps_fool_more_than_noise_and_stay_within_the_budget(
     claim: Claim, budget: int, looked: Looked
 ) -> None:
     aim = aimed(looked, claim)
     clean = aim.surface.clean
-    up, down = aim.fooled(False, budget, 2), aim.fooled(True, budget, 2)
+    up, down = aim.fooled(False, budget, 4), aim.fooled(True, budget, 4)
     noisy = aim.surface.kept(aim.surface.noise(np.random.default_rng(0), budget))
     scores = [aim.score(x) for x in (down, clean, up, noisy)]
     assert all(score is not None for score in scores)
