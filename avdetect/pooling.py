@@ -22,6 +22,9 @@ PICTURE_SIDE = 112
 MAX_PICTURED = 64
 """Faces of which pictures are kept, the most suspicious: a film has thousands of shots."""
 
+PICTURE_STEPS = 10
+"""Steps (2 s) of which the worst one's picture is a candidate."""
+
 Piece = tuple[float, Floats, NDArray[np.bool_]]
 
 
@@ -51,12 +54,27 @@ class TrackEvidence:
         self.weight = weight if self.weight is None else self.weight + weight
 
     def note_picture(self, logit: float, time: float, crop: Bytes, keep: int = 3) -> None:
-        """Keeps the crops of the windows with the highest logits."""
+        """Keeps the crops with the highest logits, one of each second."""
+        near = [one for one in self.worst if abs(one[1] - time) < 1]
+        if any(one[0] >= logit for one in near):
+            return
+        self.worst = [one for one in self.worst if abs(one[1] - time) >= 1]
         if len(self.worst) < keep or logit > self.worst[-1][0]:
             # a small copy: a view would keep all crops of its window in memory
             small = cv2.resize(crop, (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_AREA)
             picture: Bytes = np.asarray(small, np.uint8)
             self.worst = sorted([*self.worst, (logit, time, picture)], key=lambda item: -item[0])[:keep]
+
+
+def note_worst(evidence: TrackEvidence, window: Window, logits: Floats) -> None:
+    """Pictures of the worst step of each stretch of a window; `logits` [K] of its steps, -inf where nothing is said."""
+    assert window.face_crops is not None and window.crop_frames is not None
+    for first in range(0, len(logits), PICTURE_STEPS):
+        step = first + int(logits[first : first + PICTURE_STEPS].argmax())
+        if np.isfinite(logits[step]):
+            crop = int(np.abs(window.crop_frames - (step + 0.5) * FRAME_RATE / STEP_RATE).argmin())
+            time = window.start + float(window.crop_frames[crop]) / FRAME_RATE
+            evidence.note_picture(float(logits[step]), time, window.face_crops[crop])
 
 
 @dataclass(frozen=True)
@@ -113,15 +131,10 @@ class ClipEvidence:
         evidence.count_talk(window)
         if output.curve is not None and output.curve_weight is not None:
             evidence.add_curve(output.curve[row].float().cpu(), output.curve_weight[row].float().cpu())
-        if (
-            window.face_crops is not None
-            and window.crop_frames is not None
-            and output.clip_logits is not None
-        ):
-            middle = len(window.face_crops) // 2
-            logit = float(output.clip_logits[row, CLAIMS.index(Claim.FACE_MANIPULATION)])
-            time = window.start + float(window.crop_frames[middle]) / FRAME_RATE
-            evidence.note_picture(logit, time, window.face_crops[middle])
+        if window.face_crops is not None and output.step_logits is not None and output.step_mask is not None:
+            index = CLAIMS.index(Claim.FACE_MANIPULATION)
+            steps, mask = output.step_logits[row, :, index], output.step_mask[row, :, index]
+            note_worst(evidence, window, steps.masked_fill(~mask, float("-inf")).float().cpu().numpy())
 
     def pool(self, model: FusionNetwork, claim: Claim, duration: float, usable: set[int]) -> Pooled | None:
         """The clip's evidence on a claim; None where no window had any.

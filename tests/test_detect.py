@@ -361,7 +361,12 @@ def test_talk_is_counted_once_where_windows_overlap(spoken: bool, frames: int, m
 
 def test_worst_pictures_are_the_highest_and_in_order() -> None:
     found = gathered([seen(2 * n, 0) for n in range(6)], [0.0, 5.0, 1.0, 4.0, -1.0, 3.0]).tracks[0].worst
-    assert [(logit, time) for logit, time, _ in found] == [(5.0, 4.0), (4.0, 8.0), (3.0, 12.0)]
+    assert [(logit, time) for logit, time, _ in found] == [(5.0, 2.0), (5.0, 4.0), (4.0, 6.0)]
+
+
+def test_a_moment_in_two_windows_is_pictured_once_and_at_its_worst() -> None:
+    found = gathered([seen(0, 0), seen(2, 0)], [1.0, 5.0]).tracks[0].worst
+    assert [(logit, time) for logit, time, _ in found] == [(5.0, 2.0), (5.0, 4.0), (1.0, 0.0)]
 
 
 def film(faces: int) -> Iterator[tuple[Window, float]]:
