@@ -38,7 +38,7 @@ class TrainingSettings:
     without one group of sources, score what they never saw; these scores calibrate and describe the model that is then
     trained on all rows. `probes`: finished runs in `out` that the card quotes, with part of the evidence hidden
     (data.hide), or with nothing hidden and no folds, as a check on the rows of data.validate. `committee`: of how many
-    models the mean ships, the one of all rows and those of the first folds (see `committee`).
+    models the mean ships, the one of all rows and those of the first folds (see `committee`); without folds there is one.
     """
 
     steps: int = 3000
@@ -64,7 +64,7 @@ class TrainingSettings:
                 raise ConfigError(f"training.{name} = {getattr(self, name)} is not a positive number")
         if self.folds < 0 or self.folds == 1:
             raise ConfigError(f"training.folds = {self.folds}: give 0, or 2 and more")
-        if not 1 <= self.committee <= self.folds + 1:
+        if self.committee < 1 or (self.folds and self.committee > self.folds + 1):
             raise ConfigError(
                 f"training.committee = {self.committee}: there are {self.folds + 1} models to take with "
                 f"training.folds = {self.folds}"

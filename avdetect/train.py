@@ -164,7 +164,8 @@ def train(
         scores = validate(trainer.fusion_model.float(), held_out) if is_main() else []
     if is_main():
         items = [clip.item for clip in everything]
-        finish(trainer, scores, items, run, probes, config.training.committee)
+        members = config.training.committee if config.training.folds else 1
+        finish(trainer, scores, items, run, probes, members)
     return run
 
 

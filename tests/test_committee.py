@@ -79,3 +79,6 @@ def test_a_recipe_cannot_ask_for_more_members_than_there_are() -> None:
     recipe = Path("avdetect/recipes/base.toml")
     with pytest.raises(ConfigError, match=r"committee = 6: there are 5 models to take"):
         read_config(TrainConfig, recipe, ["training.committee=6"])
+    assert (
+        read_config(TrainConfig, recipe, ["training.folds=0"]).training.folds == 0
+    )  # one model, whatever base says
