@@ -18,7 +18,7 @@ from avdetect.types import SAMPLE_RATE, Floats
 Rng = np.random.Generator
 
 CODECS: dict[str, tuple[str, str, int, tuple[int, ...]]] = {
-    "mp3": ("mp3", "libmp3lame", 16_000, (32_000, 48_000, 64_000, 96_000, 128_000)),
+    "mp3": ("mp3", "libmp3lame", 16_000, (16_000, 24_000, 32_000, 48_000, 64_000, 96_000, 128_000)),
     "aac": ("adts", "aac", 16_000, (24_000, 32_000, 48_000, 64_000, 96_000)),
     "opus": ("ogg", "libopus", 16_000, (12_000, 16_000, 24_000, 32_000, 64_000)),
     "a-law": ("wav", "pcm_alaw", 8_000, (64_000,)),
