@@ -38,7 +38,7 @@ class TrainingSettings:
     without one group of sources, score what they never saw; these scores calibrate and describe the model that is then
     trained on all rows. `probes`: finished runs in `out` that the card quotes, with part of the evidence hidden
     (data.hide), or with nothing hidden and no folds, as a check on the rows of data.validate. `committee`: of how many
-    models the mean ships, the one of all rows and those of the first folds (see `committee`); without folds there is one.
+    models the mean ships, the one of all rows and those of the first folds (see `committee`); one without folds.
     """
 
     steps: int = 3000
