@@ -68,7 +68,10 @@ def test_a_model_tells_its_parts_claims_and_readings() -> None:
         if name.startswith(("encoders.voice.", "heads.voice."))
     )
     claim = told["claims"]["voice_cloning"]
-    assert claim["streams"] == ["voice"] and claim["calibration"] == model.config.calibration["voice_cloning"]
+    assert (
+        claim["streams"] == model.config.claims["voice_cloning"]
+        and claim["calibration"] == model.config.calibration["voice_cloning"]
+    )
     assert 0 < claim["thresholds"]["low"] < claim["thresholds"]["high"] < 1 and claim["n_real"] > 100
     text = call("models", "inspect", "base").out
     assert told["sha256"] in text and "manipulated from" in text and "spectral_resnet" in text

@@ -97,7 +97,10 @@ def test_a_second_run_does_not_write_over_the_first(finished: Path, workshop: Pa
         (["model.dim=wide"], "dim = 'wide' is not a positive whole number"),
         (['data.train=["test"]'], "the manifest has no rows of split test"),
         (["data.train=nowhere"], "no split is called 'nowhere'"),
-        (["mix.sync=0", "mix.voice=0", "mix.face=0"], "mix.voice, mix.face and mix.sync are all 0"),
+        (
+            ["mix.sync=0", "mix.voice=0", "mix.face=0"],
+            "mix.voice, mix.face, mix.sync and mix.whole are all 0",
+        ),
         (['mix.kinds=["mouht"]'], "mix.kinds: no forgery is called 'mouht'"),
         (["data.hide=hair"], "hide = 'hair' is none of nothing, faces, speech"),
         (["training.folds=1"], "training.folds = 1: give 0, or 2 and more"),
