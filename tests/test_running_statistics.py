@@ -82,6 +82,10 @@ def test_one_process_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_without_batch_norms_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running_statistics, "join", lambda: SimpleNamespace(num_processes=2))
-    monkeypatch.setattr("accelerate.utils.gather", lambda _: pytest.fail("nothing to tell"))
-    with seen_by_all(nn.Linear(2, 2)):
-        pass
+    told: list[Tensor] = []
+    monkeypatch.setattr("accelerate.utils.gather", told.append)
+    model = nn.Linear(2, 2)
+    before = copy.deepcopy(model.state_dict())
+    with seen_by_all(model):
+        model(torch.ones(1, 2))
+    assert not told and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
