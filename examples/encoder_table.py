@@ -56,8 +56,8 @@ ENTRIES = {
     "xception, 96 pixels": Entry("xception", {"size": 96}),
     "image_backbone, ViT-B/16": Entry("image_backbone", {"config": {"model_type": "vit"}}),
 }
-COMPARED = ("lip_motion", "sync_speech")
-"""Encoders that are nothing alone: both rows tell of the pair."""
+COMPARED = ("lip_crops", "lip_motion", "sync_speech")
+"""Encoders that are nothing alone: their rows tell of a pair."""
 GMM = "lfcc-gmm"
 PUBLISHED = ("aasist, published", "aasist_l, published")
 
