@@ -138,9 +138,9 @@ AUDIO: dict[Callable[[Floats, Rng], Floats], float] = {
 """Change -> chance, in the order in which a recording would meet them."""
 
 
-def degrade_audio(waveform: Floats, rng: Rng, strength: float = 1.0) -> Floats:
-    """A random chain of the changes above; `strength` scales their chances."""
-    for change, chance in AUDIO.items():
+def degrade_audio(waveform: Floats, rng: Rng, strength: float = 1.0, codecs: float = AUDIO[codec]) -> Floats:
+    """A random chain of the changes above; `strength` scales their chances, `codecs` is that of a lossy codec."""
+    for change, chance in {**AUDIO, codec: codecs}.items():
         if rng.random() < chance * strength:
             waveform = change(waveform, rng)
     return waveform

@@ -1,4 +1,4 @@
-"""`python -m avdetect models`: which models there are, what one holds, and published checkpoints converted."""
+"""`python -m avdetect models`: which models there are, what one holds, checkpoints converted, claims joined."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from avdetect.errors import AvdetectError, ModelError
+from avdetect.errors import AvdetectError, ConfigError, ModelError
+from avdetect.types import Claim
 
 DESCRIPTION = """\
   python -m avdetect models list [FOLDER...]             shipped models, and trained ones below FOLDER (runs)
   python -m avdetect models inspect NAME|DIR|FILE        what a model, or a bare file of weights, holds
   python -m avdetect models convert FILE OUT --encoder E   a published checkpoint as safetensors, to start from
+  python -m avdetect models join RUN CLAIM OTHER OUT     RUN's model, with one claim as OTHER's tells it
 """
 EPILOG = """\
 A converted encoder is the start of a training:
   python -m avdetect models convert AASIST.pth aasist --encoder aasist
   python -m avdetect train audio-only 'model.streams.voice={encoder="aasist", weights="aasist"}' data.manifest=m.csv
+A claim that was trained apart is joined to the others:
+  python -m avdetect models join runs/base voice_cloning runs/base-voices runs/joined --manifest m.csv
 Tensors alone are read of a .pth, .pt or .bin; a file that holds code is refused, and none of it is run.
 """
 
@@ -32,7 +36,9 @@ def models_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="models_command", required=True, metavar="list|inspect|convert")
+    commands = parser.add_subparsers(
+        dest="models_command", required=True, metavar="list|inspect|convert|join"
+    )
     listing = commands.add_parser("list", help="shipped and trained models")
     listing.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="where runs lie (runs, if there)"
@@ -51,6 +57,19 @@ def models_parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--encoder", required=True, metavar="NAME", help="whose weights: aasist, aasist_l, xception"
     )
+    join = commands.add_parser("join", help="one claim of a run taken over into another run's model")
+    join.add_argument("run", type=Path, metavar="RUN", help="a finished run, whose other claims are kept")
+    join.add_argument("claim", metavar="CLAIM", help=f"one of {', '.join(Claim)}")
+    join.add_argument(
+        "other", type=Path, metavar="OTHER", help="a finished run that was trained on the claim"
+    )
+    join.add_argument("out", type=Path, metavar="OUT", help="a new folder for the joined run")
+    join.add_argument(
+        "--manifest", type=Path, required=True, metavar="FILE", help="what both were trained on"
+    )
+    join.add_argument(
+        "--version", default="", metavar="V", help="the joined model's version (default: RUN's)"
+    )
     return parser
 
 
@@ -60,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         "list": _list,
         "inspect": _inspect,
         "convert": _convert,
+        "join": _join,
     }
     return commands[args.models_command](args)
 
@@ -196,5 +216,16 @@ def _convert(args: argparse.Namespace) -> int:
         (args.out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise ModelError(f"{args.out}: cannot be written ({error.strerror})") from None
+    print(args.out)
+    return 0
+
+
+def _join(args: argparse.Namespace) -> int:
+    if args.claim not in list(Claim):
+        raise ConfigError(f"no claim is called '{args.claim}'; there are {', '.join(Claim)}")
+    from avdetect.joining import join_runs
+    from avdetect.manifest import read_manifest
+
+    join_runs(args.run, Claim(args.claim), args.other, read_manifest(args.manifest), args.out, args.version)
     print(args.out)
     return 0

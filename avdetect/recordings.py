@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from avdetect.augment import degrade_audio
+from avdetect.augment import AUDIO, codec, degrade_audio
 from avdetect.augment_faces import degrade_faces
 from avdetect.batch import collate, label_row
 from avdetect.errors import ConfigError
@@ -59,7 +59,9 @@ class MixSettings:
     (see `joint`). `forged_voices`, `forged_faces`: share of fakes
     made from real ones, by any forgery of that kind. `negatives`: share of sync examples whose sound was moved far or
     swapped. `same_source`: share of the other pairs that come from one source. `degrade`: strength of the augmentation
-    that both classes get. `kinds`: the forgeries to draw from, by name, equally often (none: all, by their weights).
+    that both classes get. `codecs`: chance, at full strength, that a voice goes through a lossy codec; without many of
+    them what is left of an MP3 or of a video's AAC sounds real, because it stands on the real side.
+    `kinds`: the forgeries to draw from, by name, equally often (none: all, by their weights).
     `crops`: face crops of an example. `shortest`, `longest`: seconds of one.
     """
 
@@ -72,6 +74,7 @@ class MixSettings:
     negatives: float = 0.5
     same_source: float = 0.7
     degrade: float = 1.0
+    codecs: float = AUDIO[codec]
     kinds: tuple[str, ...] = ()
     crops: int = 6
     shortest: float = 1.5
@@ -257,7 +260,7 @@ class ExampleSet(Dataset[Example]):
         if forge:
             named = [name for name in self.mix.kinds if name in RESYNTHESES]
             waveform, _ = resynthesise(waveform, rng, str(rng.choice(named)) if named else None)
-        waveform = degrade_audio(waveform, pair, self.mix.degrade)
+        waveform = degrade_audio(waveform, pair, self.mix.degrade, self.mix.codecs)
         return Example(replace(window, waveform=waveform), Label(voice_cloning=fake))
 
     def _face(self, rng: Rng, pair: Rng, fake: bool) -> Example:

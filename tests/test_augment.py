@@ -159,3 +159,16 @@ def test_strength_zero_changes_nothing_and_strength_one_nearly_always_something(
     heard = [not np.array_equal(degrade_audio(sound, np.random.default_rng(s)), sound) for s in range(20)]
     seen = [not np.array_equal(degrade_faces(crops, np.random.default_rng(s)), crops) for s in range(20)]
     assert np.mean(heard) > 0.6 and np.mean(seen) > 0.9
+
+
+def test_lossy_codecs_have_a_chance_of_their_own() -> None:
+    sound = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+
+    def changed(codecs: float) -> int:
+        seeds = range(12)
+        return sum(
+            not np.array_equal(degrade_audio(sound, np.random.default_rng(s), 1e-6, codecs), sound)
+            for s in seeds
+        )
+
+    assert changed(1e6) == 12 and changed(0.0) == 0
