@@ -264,6 +264,33 @@ print("still there", file=sys.stderr)
     assert (result.stdout, result.stderr) == ("1\n", "still there\n")
 
 
+def test_what_finding_faces_has_no_need_of_is_imported_when_it_is_used() -> None:
+    code = """
+import sys
+from avdetect.faces import FaceFinder
+FaceFinder().close()
+print([name for name in ("matplotlib", "mediapipe.tasks.python") if name in sys.modules])
+import mediapipe
+print(mediapipe.solutions.drawing_utils.plt.figure.__module__, mediapipe.tasks.BaseOptions.__name__)
+from avdetect.landmarkers import load
+print(load("mediapipe.tasks.python.vision").FaceLandmarker.__name__, sys.modules["matplotlib"].__file__ is not None)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[:3] == ["[]", "matplotlib.pyplot BaseOptions", "FaceLandmarker True"]
+
+
+def test_deferring_leaves_alone_what_is_there() -> None:
+    before = dict(sys.modules)
+    with landmarkers.deferred("json", "wave", "wave.nowhere"):
+        assert sys.modules["json"] is before["json"]
+        late = importlib.import_module("wave.nowhere")
+        with pytest.raises(AttributeError):
+            _ = late.__path__
+    assert "wave.nowhere" not in sys.modules and sys.modules.get("wave") is before.get("wave")
+    with pytest.raises(ModuleNotFoundError):
+        _ = late.anything
+
+
 def failing_import(text: str) -> Any:
     def fail(name: str) -> ModuleType:
         raise ImportError(text)
