@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from avdetect import tracks
 from avdetect.faces import Box, FaceFinder, region_of
 from avdetect.landmarkers import Region
-from avdetect.tracks import FaceTracker, Samples, SceneCuts, sharpness
+from avdetect.tracks import FaceTracker, Samples, SceneCuts, flatness, grey_face, sharpness
 from avdetect.types import Face, Floats, Frame, TrackSummary
 
 cv2: Any = importlib.import_module("cv2")  # its stubs know too little of arrays
@@ -29,6 +29,19 @@ def scenery(seed: int = 0, size: tuple[int, int] = (640, 480)) -> Image:
     """A smooth picture of nothing."""
     rough = np.random.default_rng(seed).integers(0, 255, (6, 8, 3)).astype(np.uint8)
     return np.asarray(cv2.resize(rough, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def drawn_face(index: int = 0) -> Image:
+    """A cartoon of a talking face in plain colours."""
+    image = np.full((480, 480, 3), (250, 220, 180), np.uint8)
+    cv2.circle(image, (240, 240), 150, (255, 200, 150), -1)
+    cv2.circle(image, (240, 240), 150, (0, 0, 0), 3)
+    for x in (185, 295):
+        cv2.ellipse(image, (x, 200), (28, 36), 0, 0, 360, (255, 255, 255), -1)
+        cv2.circle(image, (x, 205), 12, (20, 20, 60), -1)
+    cv2.ellipse(image, (240, 310), (55, 4 + index % 18), 0, 0, 360, (180, 30, 30), -1)
+    cv2.line(image, (240, 230), (232, 268), (120, 60, 40), 4)
+    return image
 
 
 @pytest.fixture(scope="module")
@@ -268,8 +281,27 @@ def test_samples_stay_few_and_spread() -> None:
 
 
 def test_sharpness_tells_blur_and_not_darkness(head: Image, mesh: Floats) -> None:
-    crisp = sharpness(head, mesh)
-    dark = sharpness((head * 0.25).astype(np.uint8), mesh)
-    blurred = sharpness(cv2.GaussianBlur(head, (0, 0), 8), mesh)
+    crisp = sharpness(grey_face(head, mesh))
+    dark = sharpness(grey_face((head * 0.25).astype(np.uint8), mesh))
+    blurred = sharpness(grey_face(cv2.GaussianBlur(head, (0, 0), 8), mesh))
     assert dark == pytest.approx(crisp, rel=0.2)
     assert blurred < tracks.MIN_BLUR < crisp / 3
+
+
+def test_plain_colours_are_told_from_skin(head: Image, mesh: Floats) -> None:
+    compressed = cv2.imdecode(cv2.imencode(".jpg", head, [cv2.IMWRITE_JPEG_QUALITY, 10])[1], cv2.IMREAD_COLOR)
+    dim = (head * 0.25).astype(np.uint8)
+    assert flatness(grey_face(head, mesh)) < 0.2
+    assert max(flatness(grey_face(image, mesh)) for image in (compressed, dim)) < tracks.MAX_FLAT
+    assert flatness(grey_face(drawn_face(), mesh)) > tracks.MAX_FLAT
+    assert flatness(np.full((128, 128), 7, np.uint8)) == 1.0
+
+
+def test_a_drawn_face_cannot_be_assessed(finder: FaceFinder) -> None:
+    frames = [Frame(index, index / 25, drawn_face(index)) for index in range(25)]
+    tracker = FaceTracker(finder)
+    assert any([tracker.update(frame) for frame in frames]), "it is taken for a face"
+    (summary,) = tracker.finish()
+    assert not summary.assessable and re.match(
+        r"face is drawn, .*plain over \d\d% of it", summary.reason or ""
+    )
