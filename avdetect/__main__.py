@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import logging
 import os
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 INTERRUPTED, NO_READER = 130, 141
 """Exit codes as of a process that SIGINT or SIGPIPE ended."""
 COMMANDS = ("train", "evaluate", "data", "forge", "gmm", "models")
+TURN = 0.0002
+"""Seconds after which a thread that waits for Python's lock gets it, Python's own 0.005: faces are followed, in many
+short steps, while another thread imports PyTorch."""
 
 DESCRIPTION = """\
 Was a face manipulated, was a voice cloned, do lips and speech belong together?
@@ -232,11 +236,29 @@ def _gmm(arguments: list[str]) -> Callable[[], int]:
 
 def console() -> NoReturn:
     """Entry point of the `avdetect` script."""
+    verdicts = not set(sys.argv[1:2]) & set(COMMANDS)
+    if verdicts:
+        sys.setswitchinterval(TURN)
     code = main()
-    if code == INTERRUPTED and any(thread.name.startswith("model") for thread in threading.enumerate()):
-        # Python would wait seconds for the thread that loads the model. All that was written is flushed.
-        os._exit(code)
+    if verdicts or (code == INTERRUPTED and _loads_a_model()):
+        _leave(code)
     sys.exit(code)
+
+
+def _loads_a_model() -> bool:
+    return any(thread.name.startswith("model") for thread in threading.enumerate())
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once, what it wrote flushed.
+
+    Python would wait seconds for a thread that still loads the model, and half a second to take PyTorch apart.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            if stream is not None:
+                stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,15 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avdetect.train.prepare_all", prepare_here)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums over several threads differ in their last bits from one process to the next on some CPUs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def kill(workshop: Path, name: str, where: str, count: int, *overrides: str) -> Path:
     """A run in a process of its own that SIGKILL ends; gives its folder."""
     command = [
@@ -47,7 +57,7 @@ def kill(workshop: Path, name: str, where: str, count: int, *overrides: str) -> 
         str(count),
         *overrides,
     ]
-    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment() | paths, capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
     return workshop / "runs" / name
