@@ -180,10 +180,11 @@ class Clock:
 
 @dataclass
 class Damage:
-    """What went wrong while one stream was decoded."""
+    """What went wrong while one stream was decoded, and how many bytes of it were read."""
 
     packets: int = 0
     first: float | None = None
+    read: int = 0
 
     def note(self, packet: AnyPacket) -> None:
         """Count a packet that could not be decoded."""
@@ -209,6 +210,7 @@ def packets_of(
         try:
             for packet in container.demux(stream):
                 failures = 0
+                damage.read += packet.size
                 yield cast("AnyPacket", packet)
             return
         except av.error.EOFError:

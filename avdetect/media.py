@@ -81,6 +81,7 @@ def _clip(
         audio_codec=sound.codec if sound else None,
         source_sample_rate=sound.rate if sound else None,
         source_channels=sound.channels if sound else None,
+        audio_bit_rate=sound.bit_rate if sound else None,
         warnings=warnings + (sound.warnings if sound else ()),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -42,13 +42,17 @@ CANCELLED_POWER = 0.01
 
 @dataclass(frozen=True)
 class Sound:
-    """Decoded sound: `waveform` [S], 16 kHz, from the clip's zero; where it starts there; and what it was."""
+    """Decoded sound: `waveform` [S], 16 kHz, from the clip's zero; where it starts there; and what it was.
+
+    `rate` in Hz, `bit_rate` in bits per second of the coded sound, all channels together.
+    """
 
     waveform: Floats
     start: float
     codec: str
     rate: int
     channels: int
+    bit_rate: float
     warnings: tuple[str, ...] = ()
 
 
@@ -90,9 +94,7 @@ class _Reader:
         loudest = int(powers.argmax())
         note = f"the {powers.size} channels cancel each other out; only channel {loudest + 1} is used"
         again = self._decode(loudest)
-        return again and Sound(
-            again.waveform, again.start, again.codec, again.rate, again.channels, (*again.warnings, note)
-        )
+        return again and replace(again, warnings=(*again.warnings, note))
 
     def _decode(self, channel: int | None) -> Sound | None:
         damage = Damage()
@@ -111,7 +113,9 @@ class _Reader:
         if clock.jumps:
             notes.append(f"the sound's clock jumps {clock.jumps} times; the pieces were joined")
         warnings = tuple(note for note in notes if note)
-        return Sound(track.finish(stated_end), track.start, codec, self.rate, channels, warnings)
+        waveform = track.finish(stated_end)
+        seconds = max(waveform.size / SAMPLE_RATE - track.start, 1 / SAMPLE_RATE)
+        return Sound(waveform, track.start, codec, self.rate, channels, 8 * damage.read / seconds, warnings)
 
     def _pieces(
         self,

@@ -143,7 +143,8 @@ class Clip:
     `waveform` [S] is float32 mono at 16 kHz in -1..1, sample 0 at the clip's start (zeros before a late audio
     track, so that sound and picture stand at their true offset); None without a readable audio stream.
     `fps` is the stated average rate of the video, None without one. `video_start` and `audio_start` are the
-    streams' own starts on the clip's clock. `warnings` are sentences for the user.
+    streams' own starts on the clip's clock. `audio_bit_rate` is that of the coded sound, bits per second.
+    `warnings` are sentences for the user.
     """
 
     path: Path
@@ -161,6 +162,7 @@ class Clip:
     audio_codec: str | None = None
     source_sample_rate: int | None = None
     source_channels: int | None = None
+    audio_bit_rate: float | None = None
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

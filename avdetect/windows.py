@@ -243,6 +243,7 @@ def _with_sound(clip: Clip, sound: Clip) -> Clip:
         audio_codec=sound.audio_codec,
         source_sample_rate=sound.source_sample_rate,
         source_channels=sound.source_channels,
+        audio_bit_rate=sound.audio_bit_rate,
         warnings=(*clip.warnings, *sound.warnings),
     )
 

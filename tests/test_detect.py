@@ -22,14 +22,23 @@ from numpy.typing import NDArray
 
 import avdetect
 from avdetect import Detector, hub
-from avdetect.detect import LONGEST_CURVE, claim_result, overall, probability, read_score
+from avdetect.detect import (
+    LONGEST_CURVE,
+    claim_result,
+    doubted,
+    overall,
+    probability,
+    read_score,
+    voice_doubt,
+)
 from avdetect.errors import ConfigError, ModelError
 from avdetect.fusion import FusionConfig, FusionModel
 from avdetect.loading import load_network
 from avdetect.network import FusionNetwork, FusionOutput
 from avdetect.pooling import MAX_PICTURED, MIN_OVERLAP_STEPS, ClipEvidence, Pooled, TrackEvidence
 from avdetect.report import json_schema, to_dict, to_html, to_text
-from avdetect.types import CLAIMS, Claim, ClaimResult, Outcome, Status, Verdict, Window
+from avdetect.types import CLAIMS, Claim, ClaimResult, Clip, Outcome, Status, Verdict, Window
+from avdetect.writing import write_clip
 
 FACE, VOICE, SYNC = CLAIMS
 
@@ -404,3 +413,49 @@ def test_the_shipped_model_hears_that_the_samples_sound_is_late() -> None:
     offsets = [claim.offset_ms for claim in found]
     assert offsets == [pytest.approx(0, abs=60), pytest.approx(800, abs=60)]
     assert late.outcome is Outcome.MANIPULATED and late.claims[Claim.LIP_SYNC_MISMATCH].segments
+
+
+# --- codecs that make real voices sound made ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate", "doubtful"),
+    [
+        ("opus", 24e3, True),
+        ("libopus", 39e3, True),
+        ("opus", 64e3, False),
+        ("aac", 24e3, False),
+        ("opus", None, False),
+    ],
+)
+def test_a_voice_is_doubted_after_little_opus(codec: str, rate: float | None, doubtful: bool) -> None:
+    clip = Clip(Path("x"), 1.0, "", np.zeros(16_000, np.float32), audio_codec=codec, audio_bit_rate=rate)
+    doubt = voice_doubt(clip)
+    assert (doubt is not None) == doubtful
+    assert doubt is None or f"Opus at {round((rate or 0) / 1000)} kbit/s" in doubt
+
+
+def test_only_a_manipulated_claim_is_taken_back() -> None:
+    for verdict, then in (
+        (Outcome.MANIPULATED, Outcome.INCONCLUSIVE),
+        (Outcome.NO_MANIPULATION_FOUND, Outcome.NO_MANIPULATION_FOUND),
+    ):
+        result = doubted(ClaimResult(VOICE, Status.ASSESSED, verdict, 0.9))
+        assert (result.verdict, result.score) == (then, 0.9)
+
+
+def test_a_voice_note_is_not_called_cloned(tmp_path: Path) -> None:
+    sound = voice(4.0)
+    wave = make_audio(tmp_path / "note.wav", sound)
+    note = write_clip(tmp_path / "note.ogg", None, sound[0], audio_codec="libopus", audio_bit_rate=24_000)
+    sharp = Detector.from_pretrained()
+    sharp.model.config.thresholds[VOICE.value] = {"low": 0.0, "high": 0.0}  # whatever is heard is too much
+    first, second = sharp.detect(note), sharp.detect(wave)
+    assert first.media["audio_codec"] == "opus" and 5_000 < first.media["audio_bit_rate"] < 40_000
+    assert (first.claims[VOICE].verdict, second.claims[VOICE].verdict) == (
+        Outcome.INCONCLUSIVE,
+        Outcome.MANIPULATED,
+    )
+    assert first.outcome is Outcome.INCONCLUSIVE and any("Opus at" in warning for warning in first.warnings)
+    assert not any("Opus" in warning for warning in second.warnings)
+    assert second.media["audio_bit_rate"] == pytest.approx(16 * 16_000, rel=0.01)
