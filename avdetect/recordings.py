@@ -234,7 +234,12 @@ class ExampleSet(Dataset[Example]):
             np.random.default_rng([self.seed, index, 0]),
             np.random.default_rng([self.seed, index // 2, 1]),
         )
-        return self.kinds[index % self.mix.batch](rng, pair, bool(index % 2))
+        return self.kinds[index % self.mix.batch](rng, pair, bool(index % 2), self._seconds(index))
+
+    def _seconds(self, index: int) -> float:
+        """How long the voices of this batch are: alike, since a shorter one costs what the longest does."""
+        rng = np.random.default_rng([self.seed, index // self.mix.batch, 2])
+        return float(rng.uniform(self.mix.shortest, self.mix.longest))
 
     def _pair(self, pools: Pairs, rng: Rng, forging: float, fake: bool) -> tuple[Recording, bool]:
         """A recording, and whether it is to be forged.
@@ -252,9 +257,9 @@ class ExampleSet(Dataset[Example]):
             return (made if fake else real).draw(rng), False
         return (pools.fake if fake else pools.real).draw(rng), False
 
-    def _voice(self, rng: Rng, pair: Rng, fake: bool) -> Example:
+    def _voice(self, rng: Rng, pair: Rng, fake: bool, seconds: float) -> Example:
         recording, forge = self._pair(self.voices, pair, self.mix.forged_voices, fake)
-        window = self._piece(sound_only(recording.window), pair, speech=True)
+        window = self._piece(sound_only(recording.window), pair, seconds)
         assert window.waveform is not None
         waveform = window.waveform - window.waveform.mean()
         if forge:
@@ -263,7 +268,7 @@ class ExampleSet(Dataset[Example]):
         waveform = degrade_audio(waveform, pair, self.mix.degrade, self.mix.codecs)
         return Example(replace(window, waveform=waveform), Label(voice_cloning=fake))
 
-    def _face(self, rng: Rng, pair: Rng, fake: bool) -> Example:
+    def _face(self, rng: Rng, pair: Rng, fake: bool, _seconds: float) -> Example:
         recording, forge = self._pair(self.faces, pair, self.mix.forged_faces, fake)
         window = picture_only(recording.window, pair, self.mix.crops)
         if forge:
@@ -280,7 +285,7 @@ class ExampleSet(Dataset[Example]):
         name = str(rng.choice(named)) if named else draw(Kind.FACE, rng, donor=donor is not None)
         return forge(name, window, rng, donor, float(rng.uniform(0.4, 1.0))).window
 
-    def _sync(self, rng: Rng, _pair: Rng, _fake: bool) -> Example:
+    def _sync(self, rng: Rng, _pair: Rng, _fake: bool, _seconds: float) -> Example:
         recording = self.talkers.draw(rng)
         window = paced(recording.window, float(rng.uniform(0.85, 1.18)))
         length = int(rng.uniform(2.0, max(2.1, 1.6 * self.mix.longest)) * FRAME_RATE)
@@ -296,7 +301,7 @@ class ExampleSet(Dataset[Example]):
         label = Label(lip_sync_mismatch=negative)
         return Example(degraded(piece, rng, self.mix.degrade), label, lag)
 
-    def _whole(self, rng: Rng, pair: Rng, fake: bool) -> Example:
+    def _whole(self, rng: Rng, pair: Rng, fake: bool, _seconds: float) -> Example:
         """A real clip, and beside it the same one forged or another that is a fake, as `forged_faces` says."""
         real, made = self.together
         forge = not made or pair.random() < self.mix.forged_faces
@@ -316,11 +321,12 @@ class ExampleSet(Dataset[Example]):
                 break
         return other.window
 
-    def _piece(self, window: Window, rng: Rng, *, speech: bool) -> Window:
-        length = int(rng.uniform(self.mix.shortest, self.mix.longest) * FRAME_RATE)
+    def _piece(self, window: Window, rng: Rng, seconds: float) -> Window:
+        """So many seconds of a window, with speech in them where that is to be found."""
+        length = int(seconds * FRAME_RATE)
         for _ in range(5):
             piece = cut(window, start(window, length, rng), length)
-            if not speech or _has_speech(piece, 0.5):
+            if _has_speech(piece, 0.5):
                 break
         return piece
 

@@ -171,6 +171,17 @@ def log_every(evaluate_every: int, most: int = 50) -> int:
     return max(steps for steps in range(1, most + 1) if evaluate_every % steps == 0)
 
 
+def half_precision(wanted: bool) -> bool:
+    """Whether to compute in bfloat16: only where there are units for it, since imitating them takes longer."""
+    if torch.cuda.is_available():
+        there = torch.cuda.is_bf16_supported()
+    else:
+        there = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if wanted and not there and is_main():
+        print("training.bf16: this machine has no units for it, so in single precision", file=sys.stderr)
+    return wanted and there
+
+
 def training_arguments(config: TrainConfig, run: Path, *, choosing: bool) -> TrainingArguments:
     """What Trainer is told; `choosing`: keep the best checkpoint on the validation clips, not the last one."""
     t = config.training
@@ -185,7 +196,7 @@ def training_arguments(config: TrainConfig, run: Path, *, choosing: bool) -> Tra
         warmup_steps=int(t.warmup * t.steps),
         lr_scheduler_type="cosine",
         max_grad_norm=t.clip_norm,
-        bf16=t.bf16,
+        bf16=half_precision(t.bf16),
         use_cpu=not torch.cuda.is_available(),
         eval_strategy="steps" if choosing else "no",
         eval_steps=t.evaluate_every,

@@ -16,6 +16,7 @@ from avdetect.config import build
 from avdetect.errors import ConfigError
 from avdetect.recipe import TrainConfig
 from avdetect.train import build_model
+from avdetect.trainer import half_precision
 from avdetect.types import CLAIMS
 
 
@@ -78,6 +79,18 @@ def test_the_card_and_the_facts_say_what_was_used(finished: Path) -> None:
     assert "{{" not in card and "None" not in card
     assert facts["rows"]["train"]["face_manipulation=1"] == 1
     assert facts["rows"]["val"]["lip_sync_mismatch=0"] == 3
+
+
+def test_half_precision_is_for_machines_that_have_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not half_precision(False) and not capsys.readouterr().err
+    assert not half_precision(True) and "training.bf16: this machine" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert half_precision(True) and not half_precision(False) and not capsys.readouterr().err
 
 
 def test_a_second_run_does_not_write_over_the_first(finished: Path, workshop: Path) -> None:
