@@ -89,6 +89,7 @@ FORGERIES: dict[str, Member] = {
     "face_swap": _face("face_swap", "face_swapped", "face swap", Donor.NEEDED),
     "reenactment": _face("reenactment", "reenacted", "reenactment of a still", Donor.OPTIONAL),
     "generator": _face("generator", "generated", "generator traces"),
+    "decoder": _face("trained_decoder", "decoded", "neural decoder"),
     "flicker": _face("flicker", "flickering", "temporal flicker"),
     "griffin_lim": _resynthesis("griffin_lim", "Griffin-Lim"),
     "mel_inversion": _resynthesis("mel_inversion", "mel inversion"),

@@ -37,6 +37,7 @@ WEIGHTS: dict[Kind, dict[str, float]] = {
         "face_swap": 1.0,
         "reenactment": 1.5,
         "generator": 1.0,
+        "decoder": 0.0,  # the model that ships was trained without it
         "flicker": 0.4,
     },
     Kind.VOICE: {
