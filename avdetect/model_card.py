@@ -56,6 +56,7 @@ def results(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:
             clusters=[" ".join(s.item.identities) or s.item.source or s.item.path.name for s in mine],
         )
         out[claim.value]["sources"] = per_source(mine)
+        out[claim.value]["across"] = across_sources(mine)
         out[claim.value].update(offsets(mine))
     return out
 
@@ -83,6 +84,39 @@ def per_source(scores: Sequence[Score], least: int = 3) -> dict[str, dict[str, A
         if min(int(fake.sum()), int((~fake).sum())) >= least:
             area = auc([s.logit for s in mine], fake)
             table[source] = {"n_real": int((~fake).sum()), "n_fake": int(fake.sum()), "auc": area}
+    return table
+
+
+def across_sources(scores: Sequence[Score], least: int = 3) -> dict[str, Any]:
+    """How real clips of one source stand against fake clips of another, every pair of sources counting alike.
+
+    {"auc": the mean over pairs, "real", "fake": source -> {n, auc: its mean}}, of sources with at least so many clips;
+    {} where no two can be set against each other. A large source or a page with traces of its own rules an AUC over all
+    clips; it does not rule this one.
+    """
+    of: dict[tuple[bool, str], list[float]] = {}
+    for s in scores:
+        of.setdefault((s.fake, s.item.source or s.item.path.as_posix()), []).append(s.logit)
+    known = {key: np.array(logits) for key, logits in of.items() if len(logits) >= least}
+    pairs = {
+        (real, fake): auc(
+            np.concatenate([genuine, made]), np.repeat([False, True], [len(genuine), len(made)])
+        )
+        for (is_fake, real), genuine in known.items()
+        for (is_made, fake), made in known.items()
+        if is_made and not is_fake and real != fake
+    }
+    if not pairs:
+        return {}
+    table: dict[str, Any] = {"auc": float(np.mean(list(pairs.values())))}
+    for side, name in enumerate(("real", "fake")):
+        table[name] = {
+            source: {
+                "n": len(known[bool(side), source]),
+                "auc": float(np.mean([area for pair, area in pairs.items() if pair[side] == source])),
+            }
+            for source in sorted({pair[side] for pair in pairs})
+        }
     return table
 
 

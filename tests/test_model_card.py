@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from avdetect.fusion import FusionConfig, FusionModel
-from avdetect.model_card import decisions, per_source, write_calibration, write_curves
+from avdetect.model_card import across_sources, decisions, per_source, write_calibration, write_curves
 from avdetect.types import Claim, Item, Label
 from avdetect.validation import Score
 
@@ -32,6 +32,30 @@ def test_a_source_is_told_apart_only_where_it_has_enough_of_both() -> None:
     few = [score(z, fake, "two") for z, fake in [(-1, False), (0, False), (1, True), (1, True), (1, True)]]
     table = per_source([*whole, *few, score(9.0, True, None)])
     assert table == {"one": {"n_real": 3, "n_fake": 3, "auc": pytest.approx(7 / 9)}}
+
+
+def test_across_sources_every_pair_of_them_counts_alike() -> None:
+    large = [score(z, False, "large") for z in (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)]
+    small = [score(z, False, "small") for z in (0.0, 1.0, 2.0)]
+    made = [score(z, True, "page") for z in (2.5, 2.5, 9.0)]
+    own = [
+        score(z, True, "small") for z in (5.0, 5.5, 6.0)
+    ]  # against its own source's real clips it isn't set
+    few = [score(-9.0, True, "few")] * 2
+    table = across_sources([*large, *small, *made, *own, *few])
+    against_page, against_small = (3 + 3 + 7) / 21, (5.5 + 6 + 6.5) / 21
+    assert table == {
+        "auc": pytest.approx((against_page + against_small + 1) / 3),
+        "real": {
+            "large": {"n": 7, "auc": pytest.approx((against_page + against_small) / 2)},
+            "small": {"n": 3, "auc": 1.0},
+        },
+        "fake": {
+            "page": {"n": 3, "auc": pytest.approx((against_page + 1) / 2)},
+            "small": {"n": 3, "auc": pytest.approx(against_small)},
+        },
+    }
+    assert across_sources([*large, *small]) == {}
 
 
 def test_decisions_are_shares_at_the_models_thresholds(model: FusionModel) -> None:
