@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import logging
+import mimetypes
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ from avdetect.errors import AvdetectError, ConfigError
 if TYPE_CHECKING:
     from avdetect.detect import Detector
     from avdetect.types import Verdict
+    from avdetect.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; gives the exit code. What a user did wrong is one line on stderr, never a traceback."""
+def main(argv: Sequence[str] | None = None, *, apart: bool = False) -> int:
+    """Runs a command; gives the exit code. What a user did wrong is one line on stderr, never a traceback.
+
+    `apart`: the faces of clips may be followed in a process of their own.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not what a test or a notebook put in place
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _command(list(sys.argv[1:] if argv is None else argv))()
+        code = _command(list(sys.argv[1:] if argv is None else argv), apart)()
         if sys.stdout is not None:
             sys.stdout.flush()
     except AvdetectError as error:
@@ -104,14 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _command(arguments: list[str]) -> Callable[[], int]:
+def _command(arguments: list[str], apart: bool) -> Callable[[], int]:
     if arguments and arguments[0] in COMMANDS:
         name, rest = arguments[0], arguments[1:]
         commands = {"train": _train, "evaluate": _evaluate, "data": _data}
         commands |= {"forge": _forge, "gmm": _gmm, "models": _models}
         return commands[name](rest)
     args = _parser().parse_args(arguments)
-    return lambda: _detect(args)
+    return lambda: _detect(args, apart)
 
 
 def _say(message: str) -> None:
@@ -122,12 +127,34 @@ def _say(message: str) -> None:
         print(f"avdetect: {printable(message)}", file=sys.stderr)
 
 
-def _detect(args: argparse.Namespace) -> int:
+def _watcher(args: argparse.Namespace) -> Watcher | None:
+    """A process for faces, where there may be any to follow and a core is free for it."""
+    kinds = [mimetypes.guess_type(clip)[0] or "" for clip in args.clips]
+    if args.face_model is not None or all(kind.startswith("audio/") for kind in kinds):
+        return None
+    from avdetect.watcher import Watcher, useful
+
+    with contextlib.suppress(OSError):  # no more processes for us: then here
+        return Watcher() if useful() else None
+    return None
+
+
+def _detect(args: argparse.Namespace, apart: bool) -> int:
+    watcher = _watcher(args) if apart else None  # first of all: it imports as much as we do
+    try:
+        return _detect_with(watcher, args)
+    finally:
+        if watcher is not None:
+            watcher.close()
+
+
+def _detect_with(watcher: Watcher | None, args: argparse.Namespace) -> int:
     from avdetect.detect import Detector
     from avdetect.outputs import Outputs
     from avdetect.types import Outcome
 
     detector = Detector.from_pretrained(args.model, device=args.device, face_model=args.face_model)
+    detector.watcher = watcher
     outputs = Outputs(args.clips, args.json, args.html, text=not args.quiet)
     failed = False
     for given, verdict in _verdicts(detector, args.clips, quiet=args.quiet):
@@ -239,7 +266,7 @@ def console() -> NoReturn:
     verdicts = not set(sys.argv[1:2]) & set(COMMANDS)
     if verdicts:
         sys.setswitchinterval(TURN)
-    code = main()
+    code = main(apart=verdicts)
     if verdicts or (code == INTERRUPTED and _loads_a_model()):
         _leave(code)
     sys.exit(code)

@@ -37,11 +37,13 @@ from avdetect.types import (
     Verdict,
     Window,
 )
+from avdetect.watched import Watched
 from avdetect.windows import Prepared, WindowSettings, prepare, segments_of
 
 if TYPE_CHECKING:
     from avdetect.network import FusionNetwork
     from avdetect.pooling import ClipEvidence, Pooled
+    from avdetect.watcher import Watcher
 
 BATCH = 4
 """Windows scored at once: more would cost memory and gain no time on a CPU."""
@@ -65,6 +67,9 @@ class Detector:
     bundle, else mediapipe's own models are used. ModelError where the model's or the bundle's files are not
     what they should be, ConfigError for a `device` that is not there. Not for two threads at once.
     """
+
+    watcher: Watcher | None = None
+    """The process that follows faces; where there is none it is done here."""
 
     def __init__(
         self, model: str | Path = hub.DEFAULT, *, device: str = "cpu", face_model: Path | None = None
@@ -100,6 +105,13 @@ class Detector:
             self._finder = FaceFinder()
         return self._finder
 
+    def _with_eyes(self, prepared: Prepared) -> Prepared:
+        """The clip with somebody who will follow its faces."""
+        if self.watcher is not None:
+            return Watched.by(self.watcher, prepared)
+        prepared.finder = self._look_for_faces() if prepared.clip.has_video else None
+        return prepared
+
     def detect(
         self,
         path: str | Path,
@@ -118,7 +130,7 @@ class Detector:
         try:
             if prepared is None:
                 prepared = prepare(path, self.settings, audio_path=audio_path, background=self._background)
-                prepared.finder = self._look_for_faces() if prepared.clip.has_video else None
+                prepared = self._with_eyes(prepared)
             self._load()
             evidence, model_s = self._score(prepared, progress)
         except MediaError as error:
