@@ -74,6 +74,7 @@ def warp(image: Bytes, matrix: NDArray[np.float64], side: int) -> Bytes:
     shrink = max(1, int(math.hypot(back[0, 0], back[1, 0]) + 0.25))
     low = np.clip(np.floor(corners.min(0)) - 2 * shrink, 0, (width - 1, height - 1)).astype(int)
     high = np.clip(np.ceil(corners.max(0)) + 2 * shrink, low + 1, (width, height)).astype(int)
+    low, high = _divisible(low, high, shrink, np.array([width, height]))
     part = image[low[1] : high[1], low[0] : high[0]]
     if shrink > 1:
         columns, rows = np.maximum((high - low) // shrink, 1).tolist()
@@ -86,6 +87,16 @@ def warp(image: Bytes, matrix: NDArray[np.float64], side: int) -> Bytes:
         part, placed, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return crop
+
+
+def _divisible(low: Any, high: Any, by: int, end: Any) -> tuple[Any, Any]:
+    """A box whose sides `by` divides, where they are as long: to average whole pixels takes a tenth of the time.
+
+    What is too much goes from the side that is not the image's border.
+    """
+    spare = np.where(high - low < by, 0, (high - low) % by)
+    at_end = high == end
+    return low + np.where(at_end, spare, 0), high - np.where(at_end, 0, spare)
 
 
 def place(landmarks: Floats, matrix: NDArray[np.float64]) -> Floats:
