@@ -13,6 +13,7 @@ from avdetect.calibration import DOUBTS, FALSE_ALARMS
 from avdetect.errors import ConfigError
 from avdetect.metrics import auc
 from avdetect.network import FusionNetwork
+from avdetect.probes import EVIDENCE, Hidden
 from avdetect.summary import summary
 from avdetect.types import CLAIMS, FRAME_RATE, Claim
 from avdetect.validation import Score, arrays, moved_by
@@ -173,7 +174,8 @@ def probes_of(runs: Sequence[Path]) -> list[dict[str, Any]]:
             table = json.loads((run / "model" / "results.json").read_text())
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"training.probes: {run} is no finished run; train it first") from error
-        found += [{"hidden": hidden, "claim": claim, **row} for claim, row in table.items()]
+        asked = EVIDENCE[Hidden(hidden)]
+        found += [{"hidden": hidden, "claim": c, **row} for c, row in table.items() if Claim(c) in asked]
     return found
 
 

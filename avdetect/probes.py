@@ -13,7 +13,7 @@ import numpy as np
 
 from avdetect.forgeries.geometry import OVAL, grown, hull_mask
 from avdetect.prepared import PreparedClip
-from avdetect.types import FRAME_RATE, SAMPLE_RATE, Bytes, Floats, Window
+from avdetect.types import CLAIMS, FRAME_RATE, SAMPLE_RATE, Bytes, Claim, Floats, Window
 
 FACE_GROWN = 1.15
 """How far the blot reaches beyond the face's outline: seams lie there."""
@@ -25,6 +25,14 @@ class Hidden(StrEnum):
     NOTHING = "nothing"
     FACES = "faces"
     SPEECH = "speech"
+
+
+EVIDENCE: dict[Hidden, tuple[Claim, ...]] = {
+    Hidden.NOTHING: CLAIMS,
+    Hidden.FACES: (Claim.FACE_MANIPULATION,),
+    Hidden.SPEECH: (Claim.VOICE_CLONING,),
+}
+"""Of which claims the evidence is taken out: only of these does a score without it tell anything."""
 
 
 def without(clip: PreparedClip, hidden: Hidden) -> PreparedClip:
