@@ -22,7 +22,7 @@ _SHOWN = 10
 
 EPILOG = """\
 kinds: face, voice, sync draw one forgery of that kind; or name them; a+b makes both of one clip:
-  face   self_blended, mouth, face_swap, reenactment, generator, flicker
+  face   self_blended, mouth, face_swap, reenactment, generator, decoder, flicker
   voice  fourier_vocoder, acoustic_model, codec_model, diffusion_vocoder, neural_vocoder, neural_codec, griffin_lim,
          mel_inversion, source_filter, upsampling_traces, linear_prediction, world_like, voice_conversion,
          partial_resynthesis, word_edit, text_to_speech

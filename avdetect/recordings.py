@@ -23,6 +23,7 @@ from avdetect.forgeries import FORGERIES, Kind, draw, forge
 from avdetect.forgeries.canvas import best_donor
 from avdetect.forgeries.desync import swapped
 from avdetect.forgeries.resynthesis import RESYNTHESES, resynthesise
+from avdetect.fusion_settings import STEP_RATE
 from avdetect.joint import degraded_whole, forged_together, whole_piece
 from avdetect.pieces import cut, cut_apart, degraded, paced, picture_only, sound_only, start
 from avdetect.prepared import PreparedClip
@@ -237,9 +238,12 @@ class ExampleSet(Dataset[Example]):
         return self.kinds[index % self.mix.batch](rng, pair, bool(index % 2), self._seconds(index))
 
     def _seconds(self, index: int) -> float:
-        """How long the voices of this batch are: alike, since a shorter one costs what the longest does."""
+        """How long the voices of this batch are: alike, since a shorter one costs what the longest does.
+
+        In whole steps of the fusion: what a voice gives then doesn't hang on how far it is padded.
+        """
         rng = np.random.default_rng([self.seed, index // self.mix.batch, 2])
-        return float(rng.uniform(self.mix.shortest, self.mix.longest))
+        return max(1, round(rng.uniform(self.mix.shortest, self.mix.longest) * STEP_RATE)) / STEP_RATE
 
     def _pair(self, pools: Pairs, rng: Rng, forging: float, fake: bool) -> tuple[Recording, bool]:
         """A recording, and whether it is to be forged.
@@ -323,7 +327,7 @@ class ExampleSet(Dataset[Example]):
 
     def _piece(self, window: Window, rng: Rng, seconds: float) -> Window:
         """So many seconds of a window, with speech in them where that is to be found."""
-        length = int(seconds * FRAME_RATE)
+        length = round(seconds * FRAME_RATE)
         for _ in range(5):
             piece = cut(window, start(window, length, rng), length)
             if _has_speech(piece, 0.5):
