@@ -86,10 +86,10 @@ def command(*arguments: str | bytes | Path) -> list[str | bytes | Path]:
     return [sys.executable, "-m", "avdetect", *arguments]
 
 
-def process(*arguments: str | bytes | Path, cwd: Path, **options: Any) -> Answer:
-    """`python -m avdetect ARGUMENTS...` as a process in the folder `cwd`."""
+def process(*arguments: str | bytes | Path, cwd: Path, **variables: str) -> Answer:
+    """`python -m avdetect ARGUMENTS...` as a process in the folder `cwd`, with these variables of the environment."""
     done = subprocess.run(
-        command(*arguments), cwd=cwd, capture_output=True, timeout=120, env=environment(), **options
+        command(*arguments), cwd=cwd, capture_output=True, timeout=120, env=environment() | variables
     )
     return Answer(done.returncode, done.stdout.decode(), done.stderr.decode().splitlines())
 
