@@ -11,15 +11,17 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from avdetect import __version__
-from avdetect.errors import AvdetectError, ConfigError
+from avdetect.errors import AvdetectError, ConfigError, MediaError
 
 if TYPE_CHECKING:
     from avdetect.detect import Detector
     from avdetect.types import Verdict
+    from avdetect.watched import Opened
     from avdetect.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -127,37 +129,35 @@ def _say(message: str) -> None:
         print(f"avdetect: {printable(message)}", file=sys.stderr)
 
 
-def _watcher(args: argparse.Namespace) -> Watcher | None:
-    """A process for faces, where there may be any to follow and a core is free for it."""
+def _watchers(args: argparse.Namespace) -> list[Watcher]:
+    """Processes for faces, where there may be any to follow and a core is free for it."""
     kinds = [mimetypes.guess_type(clip)[0] or "" for clip in args.clips]
-    if args.face_model is not None or all(kind.startswith("audio/") for kind in kinds):
-        return None
-    from avdetect.watcher import Watcher, useful
+    pictures = sum(not kind.startswith("audio/") for kind in kinds)
+    if args.face_model is not None or not pictures:
+        return []
+    from avdetect.watcher import started
 
-    with contextlib.suppress(OSError):  # no more processes for us: then here
-        return Watcher() if useful() else None
-    return None
+    return started(pictures)
 
 
 def _detect(args: argparse.Namespace, apart: bool) -> int:
-    watcher = _watcher(args) if apart else None  # first of all: it imports as much as we do
+    watchers = _watchers(args) if apart else []  # first of all: they import as much as we do
     try:
-        return _detect_with(watcher, args)
+        return _detect_with(watchers, args)
     finally:
-        if watcher is not None:
+        for watcher in watchers:
             watcher.close()
 
 
-def _detect_with(watcher: Watcher | None, args: argparse.Namespace) -> int:
+def _detect_with(watchers: Sequence[Watcher], args: argparse.Namespace) -> int:
     from avdetect.detect import Detector
     from avdetect.outputs import Outputs
     from avdetect.types import Outcome
 
     detector = Detector.from_pretrained(args.model, device=args.device, face_model=args.face_model)
-    detector.watcher = watcher
     outputs = Outputs(args.clips, args.json, args.html, text=not args.quiet)
     failed = False
-    for given, verdict in _verdicts(detector, args.clips, quiet=args.quiet):
+    for given, verdict in _verdicts(detector, args.clips, watchers, quiet=args.quiet):
         outputs.take(given, verdict)
         failed |= verdict.outcome in (Outcome.ERROR, Outcome.NOT_ASSESSABLE)
         for line in _lines(verdict, told=outputs.text, quiet=args.quiet):
@@ -184,25 +184,32 @@ def _lines(verdict: Verdict, *, told: bool, quiet: bool) -> Iterator[str]:
             yield f"{verdict.path}: {warning}"
 
 
-def _verdicts(detector: Detector, clips: Sequence[str], *, quiet: bool) -> Iterator[tuple[str, Verdict]]:
+def _verdicts(
+    detector: Detector, clips: Sequence[str], watchers: Sequence[Watcher], *, quiet: bool
+) -> Iterator[tuple[str, Verdict]]:
     """The clips and their verdicts, with a bar for the clip at work where somebody is looking."""
     from avdetect.progress import share_bar, watched
     from avdetect.wording import printable
 
-    for number, clip in enumerate(clips, 1):
+    opened: Iterator[Opened | None] = detector.opened(clips, watchers) if watchers else repeat(None)
+    for number, (clip, made) in enumerate(zip(clips, opened, strict=False), 1):
         if quiet or not watched():
-            yield clip, _verdict(detector, clip)
+            yield clip, _verdict(detector, clip, made)
             continue
         count = f"{number}/{len(clips)} " if len(clips) > 1 else ""
         with share_bar(count + printable(Path(clip).name)[:40]) as progress:
-            verdict = _verdict(detector, clip, progress)
+            verdict = _verdict(detector, clip, made, progress)
         yield clip, verdict  # the bar is gone: nothing is written into it
 
 
-def _verdict(detector: Detector, clip: str, progress: Callable[[float], None] | None = None) -> Verdict:
+def _verdict(
+    detector: Detector, clip: str, opened: Opened | None, progress: Callable[[float], None] | None = None
+) -> Verdict:
     """The verdict on a clip, an error where avdetect itself fails on it: the other clips are still to be done."""
     try:
-        return detector.detect(clip, progress)
+        return detector.detect(clip, progress, prepared=None if opened is None else opened())
+    except MediaError as error:
+        return detector.failure(clip, str(error))
     except AvdetectError:
         raise
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -37,7 +37,7 @@ from avdetect.types import (
     Verdict,
     Window,
 )
-from avdetect.watched import Watched
+from avdetect.watched import Opened, opened
 from avdetect.windows import Prepared, WindowSettings, prepare, segments_of
 
 if TYPE_CHECKING:
@@ -67,9 +67,6 @@ class Detector:
     bundle, else mediapipe's own models are used. ModelError where the model's or the bundle's files are not
     what they should be, ConfigError for a `device` that is not there. Not for two threads at once.
     """
-
-    watcher: Watcher | None = None
-    """The process that follows faces; where there is none it is done here."""
 
     def __init__(
         self, model: str | Path = hub.DEFAULT, *, device: str = "cpu", face_model: Path | None = None
@@ -105,12 +102,10 @@ class Detector:
             self._finder = FaceFinder()
         return self._finder
 
-    def _with_eyes(self, prepared: Prepared) -> Prepared:
-        """The clip with somebody who will follow its faces."""
-        if self.watcher is not None:
-            return Watched.by(self.watcher, prepared)
-        prepared.finder = self._look_for_faces() if prepared.clip.has_video else None
-        return prepared
+    def opened(self, clips: Sequence[str], watchers: Sequence[Watcher]) -> Iterator[Opened]:
+        """What gives `detect` its `prepared` of each of `clips` in turn, the faces followed by `watchers`."""
+        self._load()
+        return opened(clips, watchers, self.settings, self._background)
 
     def detect(
         self,
@@ -130,7 +125,7 @@ class Detector:
         try:
             if prepared is None:
                 prepared = prepare(path, self.settings, audio_path=audio_path, background=self._background)
-                prepared = self._with_eyes(prepared)
+                prepared.finder = self._look_for_faces() if prepared.clip.has_video else None
             self._load()
             evidence, model_s = self._score(prepared, progress)
         except MediaError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,9 @@ def read_picture(path: Path) -> tuple[Picture | None, list[str]]:
     return Picture(codec, span.fps, *size, span.start, span.end, span.packets), warnings
 
 
-def frames(clip: Clip, fps: float = FRAME_RATE, *, warnings: list[str] | None = None) -> Iterator[Frame]:
+def frames(
+    clip: Clip, fps: float = FRAME_RATE, *, warnings: list[str] | None = None
+) -> Generator[Frame, None, None]:
     """The clip's frames on a constant grid, streamed: frame `index` stands at `index / fps` seconds.
 
     Each grid time gets the last frame that had begun by then, give or take half a frame, so that jitter in

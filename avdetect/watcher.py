@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 TOGETHER = 25
 """Pictures that are told of at once."""
+MOST = 4
+"""Watchers of one call: more clips than they look at, one detector does not score."""
 
 
 class Watcher:
@@ -41,7 +43,7 @@ class Watcher:
         self._process.start()
         other.close()
 
-    def follow(self, clip: Clip, settings: WindowSettings) -> Iterator[Any]:
+    def follow(self, clip: Clip, settings: WindowSettings) -> Generator[Any, None, None]:
         """Lists of (frame, {face: what was seen of it}), and at last (tracks, warnings, seconds) of the clip.
 
         Raises what following the faces here would have raised; RuntimeError where the process was ended.
@@ -65,14 +67,20 @@ class Watcher:
 
     def close(self) -> None:
         """Ends the process."""
-        self._pipe.close()
-        self._process.terminate()
+        self._process.terminate()  # first: a thread that waits for it is woken by that alone
         self._process.join()
+        self._pipe.close()
 
 
-def useful() -> bool:
-    """Whether there is a second core for it."""
-    return len(os.sched_getaffinity(0)) > 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) > 1
+def started(clips: int) -> list[Watcher]:
+    """Watchers for so many clips, each of them running; none where there is no second core for them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    watchers: list[Watcher] = []
+    if cores > 1:
+        with suppress(OSError):  # no more processes for us
+            for _ in range(min(clips, cores, MOST)):
+                watchers.append(Watcher())
+    return watchers
 
 
 def _serve(pipe: Connection) -> None:

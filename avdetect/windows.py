@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avdetect.ahead import ahead
+from avdetect.ahead import Ahead
 from avdetect.errors import MediaError
 from avdetect.faces import FaceFinder, crop_face, crop_mouth
 from avdetect.media import frames, open_clip
@@ -110,15 +111,15 @@ class Prepared:
                 finder.close()  # its models are not freed otherwise
 
     def _follow(self, tracker: FaceTracker, seen: dict[int, dict[int, _Seen]]) -> Iterator[int]:
-        source = ahead(frames(self.clip, warnings=self.warnings), DECODED_AHEAD)
-        clock = time.perf_counter()
-        for frame in source:
-            clock = self._spend("decode", clock)
-            for face in tracker.update(frame):
-                seen.setdefault(face.track, {})[frame.index] = _reduce(frame, face)
-            clock = self._spend("faces", clock)
-            yield frame.index + 1
+        with closing(Ahead(frames(self.clip, warnings=self.warnings), DECODED_AHEAD)) as source:
             clock = time.perf_counter()
+            for frame in source:
+                clock = self._spend("decode", clock)
+                for face in tracker.update(frame):
+                    seen.setdefault(face.track, {})[frame.index] = _reduce(frame, face)
+                clock = self._spend("faces", clock)
+                yield frame.index + 1
+                clock = time.perf_counter()
         self.tracks = tracker.finish()
         self.warnings.extend(tracker.warnings)
 

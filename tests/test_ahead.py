@@ -11,13 +11,13 @@ import pytest
 from clips import make_audio
 from commands import voice
 
-from avdetect.ahead import ahead
+from avdetect.ahead import Ahead
 from avdetect.windows import prepare
 
 
 def test_all_items_come_in_order() -> None:
-    assert list(ahead(iter(range(50)), 4)) == list(range(50))
-    assert list(ahead(iter(()), 4)) == []
+    assert list(Ahead((n for n in range(50)), 4)) == list(range(50))
+    assert list(Ahead((n for n in ()), 4)) == []
 
 
 def test_they_are_made_in_another_thread_while_one_is_in_use() -> None:
@@ -31,7 +31,7 @@ def test_they_are_made_in_another_thread_while_one_is_in_use() -> None:
                 third.set()
             yield number
 
-    items = ahead(source(), 3)
+    items = Ahead(source(), 3)
     assert next(items) == 0
     assert third.wait(5), "the third is made although the first alone was asked for"
     items.close()
@@ -46,7 +46,7 @@ def test_no_more_are_made_than_there_is_room_for() -> None:
             made.append(number)
             yield number
 
-    items = ahead(source(), 4)
+    items = Ahead(source(), 4)
     taken = [next(items) for _ in range(10)]
     items.close()
     assert taken == list(range(10)) and len(made) <= 14
@@ -58,7 +58,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 2
         raise LookupError("the third")
 
-    items = ahead(source(), 4)
+    items = Ahead(source(), 4)
     assert [next(items), next(items)] == [1, 2]
     with pytest.raises(LookupError, match="the third"):
         next(items)
@@ -73,7 +73,7 @@ def test_a_source_is_closed_with_it() -> None:
         finally:
             closed.set()
 
-    items = ahead(source(), 2)
+    items = Ahead(source(), 2)
     next(items)
     items.close()
     assert closed.wait(5)

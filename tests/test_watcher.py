@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from clips import make_audio, make_video
 from commands import call, detector, portrait, process, voice
 
 from avdetect import watcher as module
-from avdetect.__main__ import _verdict, _watcher
+from avdetect.__main__ import _verdict, _watchers
 from avdetect.detect import Detector
 from avdetect.errors import MediaError
 from avdetect.media import open_clip
-from avdetect.types import Outcome
+from avdetect.types import Outcome, Verdict
 from avdetect.watched import Watched
 from avdetect.watcher import Watcher, _parts
 from avdetect.windows import WindowSettings, prepare
@@ -36,11 +36,10 @@ def talking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_video(path, size=(480, 360), images=[portrait(300, 352)] * 75, seconds=3, audio=voice(3.0))
 
 
-def watching(watcher: Watcher) -> Detector:
-    made = Detector.from_pretrained()
-    made._loading = detector()._load()
-    made.watcher = watcher
-    return made
+def verdicts(*clips: Path, watchers: Sequence[Watcher]) -> list[Verdict]:
+    names, judge = [str(clip) for clip in clips], detector()
+    opened = judge.opened(names, watchers)
+    return [_verdict(judge, name, one) for name, one in zip(names, opened, strict=True)]
 
 
 def test_windows_tracks_and_warnings_are_the_same(watcher: Watcher, talking: Path) -> None:
@@ -56,7 +55,7 @@ def test_windows_tracks_and_warnings_are_the_same(watcher: Watcher, talking: Pat
 
 
 def test_a_verdict_is_the_same(watcher: Watcher, talking: Path) -> None:
-    plain, watched = detector().detect(talking), watching(watcher).detect(talking)
+    plain, (watched,) = detector().detect(talking), verdicts(talking, watchers=[watcher])
     assert watched.claims == plain.claims and watched.evidence == plain.evidence
     assert watched.outcome is plain.outcome is not Outcome.NOT_ASSESSABLE
 
@@ -66,31 +65,61 @@ def test_what_cannot_be_decoded_is_told_as_here(watcher: Watcher, talking: Path,
     at = data.index(b"mdat") + 4
     data[at : at + 20_000] = bytes(20_000)
     (broken := tmp_path / "broken.mp4").write_bytes(data)
-    plain, watched = detector().detect(broken), watching(watcher).detect(broken)
+    plain, (watched, after) = detector().detect(broken), verdicts(broken, talking, watchers=[watcher])
     assert (watched.outcome, watched.error, watched.warnings) == (plain.outcome, plain.error, plain.warnings)
-    assert watching(watcher).detect(talking).score is not None
+    assert after.score is not None
 
 
 def test_one_that_was_ended_costs_a_clip_and_is_started_again(watcher: Watcher, talking: Path) -> None:
-    mine = watching(watcher)
-    told = watcher.follow(open_clip(talking), mine.settings)
+    told = watcher.follow(open_clip(talking), WindowSettings())
     assert isinstance(next(told), list)
     watcher._process.kill()
     with pytest.raises(RuntimeError, match="was ended"):
         list(told)
-    assert mine.detect(talking).score is not None
+    assert verdicts(talking, watchers=[watcher])[0].score is not None
     watcher._process.kill()
     watcher._process.join()
-    assert mine.detect(talking).score is not None
+    assert verdicts(talking, watchers=[watcher])[0].score is not None
 
 
 def test_a_clip_that_is_left_in_the_middle_is_not_gone_on_with(watcher: Watcher, talking: Path) -> None:
-    mine = watching(watcher)
-    told = watcher.follow(open_clip(talking), mine.settings)
+    told = watcher.follow(open_clip(talking), WindowSettings())
     next(told)
-    told.close()  # type: ignore[attr-defined]
+    told.close()
     assert not watcher._process.is_alive()
-    assert mine.detect(talking).score is not None
+    assert verdicts(talking, watchers=[watcher])[0].score is not None
+
+
+def test_clips_that_are_followed_at_the_same_time_keep_their_order(
+    watcher: Watcher, talking: Path, tmp_path: Path
+) -> None:
+    sound = make_audio(tmp_path / "voice.wav", voice(1.5))
+    (damaged := tmp_path / "damaged.mp4").write_bytes(talking.read_bytes()[:3000])
+    clips = [talking, tmp_path / "nothing.mp4", sound, damaged, talking]
+    second = Watcher()
+    try:
+        found = verdicts(*clips, watchers=[watcher, second])
+    finally:
+        second.close()
+    plain = [detector().detect(clip) for clip in clips]
+    assert [one.path for one in found] == clips
+    assert [(one.outcome, one.error) for one in found] == [(one.outcome, one.error) for one in plain]
+    assert [one.claims for one in found] == [one.claims for one in plain]
+
+
+def test_a_watcher_is_free_for_the_clip_after_one_that_could_not_be_scored(
+    watcher: Watcher, talking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing, score = iter([True, False]), Detector._score
+
+    def scored(self: Detector, *arguments: Any) -> Any:
+        if next(failing):
+            raise ZeroDivisionError("by nought")
+        return score(self, *arguments)
+
+    monkeypatch.setattr(Detector, "_score", scored)
+    first, second = verdicts(talking, talking, watchers=[watcher])
+    assert first.outcome is Outcome.ERROR and second.score is not None
 
 
 class Failing:
@@ -119,30 +148,33 @@ def test_a_failure_is_a_verdict_of_that_clip_alone(talking: Path) -> None:
         def __init__(self) -> None:
             pass
 
-        def follow(self, *_: Any) -> Iterator[Any]:
+        def follow(self, *_: Any) -> Generator[Any, None, None]:
+            yield from ()
             raise RuntimeError("the process that looks for faces was ended")
 
-    found = _verdict(watching(Gone()), str(talking))
+    (found,) = verdicts(talking, watchers=[Gone()])
     assert found.outcome is Outcome.ERROR and "was ended" in (found.error or "")
 
 
 @pytest.mark.parametrize(
     ("clips", "face_model", "cores", "wanted"),
     [
-        (["a.mp4"], None, 2, True),
-        (["a.wav", "b.mp4"], None, 2, True),
-        (["a.wav", "b.flac"], None, 2, False),
-        (["a.mp4"], Path("m.task"), 2, False),
-        (["a.mp4"], None, 1, False),
+        (["a.mp4"], None, 2, 1),
+        (["a.wav", "b.mp4"], None, 2, 1),
+        (["a.mp4", "b", "c.mp4"], None, 2, 2),
+        ([f"{n}.mp4" for n in range(99)], None, 64, module.MOST),
+        (["a.wav", "b.flac"], None, 2, 0),
+        (["a.mp4"], Path("m.task"), 2, 0),
+        (["a.mp4", "b.mp4"], None, 1, 0),
     ],
 )
-def test_one_is_started_only_where_it_helps(
-    monkeypatch: pytest.MonkeyPatch, clips: list[str], face_model: Path | None, cores: int, wanted: bool
+def test_they_are_started_only_where_they_help(
+    monkeypatch: pytest.MonkeyPatch, clips: list[str], face_model: Path | None, cores: int, wanted: int
 ) -> None:
-    monkeypatch.setattr(module, "useful", lambda: cores > 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr(module, "Watcher", lambda: "started")
-    found = _watcher(argparse.Namespace(clips=clips, face_model=face_model))
-    assert (found == "started") is wanted
+    found = _watchers(argparse.Namespace(clips=clips, face_model=face_model))
+    assert found == ["started"] * wanted
 
 
 def test_the_command_says_what_the_function_says(talking: Path, tmp_path: Path) -> None:
