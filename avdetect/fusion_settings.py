@@ -34,6 +34,8 @@ class FusionSettings:
     fusion: one of `Fusion`: "evidence" adds up what each stream says; "attention" reads a claim's streams together
     dim, heads, layers, dropout: of the fusion; layers run over time in each stream, with "attention" across streams
     stream_dropout: share of a claim's streams that training hides, where the claim has several
+    own_loss: 0..1, how much of a claim's loss is that of each of its streams alone, rather than of their sum; with 1
+        they learn as if apart, and what they say together is their mean
     lags: frames of the 25 fps grid by which lips and speech are compared to either side
     calibration: claim -> {"scale", "bias"}: probability = sigmoid(scale * logit + bias)
     thresholds: claim -> {"low", "high"} on that probability
@@ -49,6 +51,7 @@ class FusionSettings:
         layers: int = 1,
         dropout: float = 0.2,
         stream_dropout: float = 0.2,
+        own_loss: float = 0.0,
         lags: int = 25,
         fusion: str = Fusion.EVIDENCE.value,
         calibration: dict[str, dict[str, float]] | None = None,
@@ -59,7 +62,7 @@ class FusionSettings:
         self.streams = streams or {}
         self.claims = claims or {}
         self.dim, self.heads, self.layers = dim, heads, layers
-        self.dropout, self.stream_dropout = dropout, stream_dropout
+        self.dropout, self.stream_dropout, self.own_loss = dropout, stream_dropout, own_loss
         self.lags, self.fusion = lags, fusion
         self.calibration = calibration or {claim.value: {"scale": 1.0, "bias": 0.0} for claim in CLAIMS}
         self.thresholds = thresholds or {claim.value: {"low": 0.5, "high": 0.5} for claim in CLAIMS}

@@ -150,10 +150,11 @@ class FusionNetwork(nn.Module):
         steps = max(1, int(seconds * STEP_RATE + 0.5))
         encoded = self._encode(inputs, batch, labels)
         compared = self._compare(encoded, found, steps)
+        said = {} if self._joint else self._evidence(encoded, batch, steps, speech)
         if self._joint:
             logits, valid = self._attend(encoded, compared, batch, steps, speech)
         else:
-            logits, valid = self._add_up(encoded, batch, steps, speech)
+            logits, valid = self._add_up(said, batch, steps)
         logits, valid = self._with_sync(compared, logits, valid)
         output = self.output_type(
             clip_logits=self._clip_logits(compared, logits, valid),
@@ -164,7 +165,7 @@ class FusionNetwork(nn.Module):
             curve_weight=None if compared is None else compared.curve.weight,
         )
         if labels is not None:
-            output.loss = self._loss(output, labels, compared, true_lag, num_items_in_batch)
+            output.loss = self._loss(output, labels, compared, true_lag, num_items_in_batch, said)
         return output
 
     @staticmethod
@@ -206,19 +207,28 @@ class FusionNetwork(nn.Module):
         wanted = {CLAIMS.index(claim) for claim in claims}
         return {self.modalities[name] for name in self.encoders if wanted & set(self._claims_of(name))}
 
-    def _add_up(
+    def _evidence(
         self, encoded: dict[str, EncoderOutput], batch: int, steps: int, speech: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Sum over the streams that a claim reads [B, K, C], and where at least one of them was there."""
-        total = torch.zeros(batch, steps, len(CLAIMS), device=self.device)
-        valid = torch.zeros(batch, steps, len(CLAIMS), dtype=torch.bool, device=self.device)
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """What each stream says [B, K, C], zero where it says nothing, and where it says something [B, K, C]."""
+        said = {}
         for name, head in self.heads.items():
             if name not in encoded:
                 continue
             evidence, mask = head(encoded[name], steps)
             mask = self._spoken(name, mask, speech) & self._kept(name, batch)[:, None]
             reads = mask[..., None] & self._reads(name)
-            total = total + evidence.float() * reads
+            said[name] = evidence.float() * reads, reads
+        return said
+
+    def _add_up(
+        self, said: dict[str, tuple[Tensor, Tensor]], batch: int, steps: int
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over the streams that a claim reads [B, K, C], and where at least one of them was there."""
+        total = torch.zeros(batch, steps, len(CLAIMS), device=self.device)
+        valid = torch.zeros(batch, steps, len(CLAIMS), dtype=torch.bool, device=self.device)
+        for evidence, reads in said.values():
+            total = total + evidence
             valid = valid | reads
         return total, valid
 
@@ -307,6 +317,7 @@ class FusionNetwork(nn.Module):
         compared: _Compared | None,
         true_lag: Tensor | None,
         counts: Tensor | None,
+        said: dict[str, tuple[Tensor, Tensor]],
     ) -> Tensor:
         """Masked cross-entropy per claim on clips and steps, and the contrastive loss of the sync pair.
 
@@ -319,10 +330,22 @@ class FusionNetwork(nn.Module):
         sums = claim_losses(
             output.clip_logits, output.step_logits, output.claim_mask, output.step_mask, labels
         )
+        if self.config.own_loss and said:
+            sums = sums + self.config.own_loss * (self._own_losses(said, labels, sums) - sums)
         loss = (sums / total[:-1]).sum()
         if compared is not None and true_lag is not None:
             loss = loss + self.synchrony.contrastive_loss(compared.curve, true_lag) * own[-1] / total[-1]
         return loss
+
+    def _own_losses(self, said: dict[str, tuple[Tensor, Tensor]], labels: Tensor, together: Tensor) -> Tensor:
+        """[C] the mean loss of a claim's streams, each taken for all of them; of a claim with one, `together`."""
+        reading = torch.stack([self._reads(name) for name in said]).sum(0)
+        total = torch.zeros_like(together)
+        for evidence, reads in said.values():
+            alone = evidence * reading
+            clips = self._clip_logits(None, alone, reads)
+            total = total + claim_losses(clips, alone, reads.any(1), reads, labels)
+        return torch.where(reading > 1, total / reading.clamp_min(1), together)
 
     def pool(self, step_logits: Tensor, claim: Claim) -> float:
         """One logit for a whole clip from all its valid steps [K]: the same learned soft maximum as in a window."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from avdetect.batch import LIPS
 from avdetect.encoders import ENCODERS, build_encoder
+from avdetect.encoders.lcnn import LinearSpectrum
 from avdetect.errors import ConfigError
 from avdetect.types import FRAME_RATE, SAMPLE_RATE, EncoderOutput
 
@@ -221,3 +222,35 @@ def test_filters_made_for_a_verdict_can_be_trained_with() -> None:
         encoder(sound.detach(), lengths)
     encoder(sound, lengths).features.sum().backward()
     assert sound.grad is not None and sound.grad.isfinite().all()
+
+
+def tone(hertz: float, seconds: float = 1.0) -> Tensor:
+    return torch.sin(2 * torch.pi * hertz * torch.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE)[None]
+
+
+@pytest.mark.parametrize(("window", "apart"), [(400, False), (1024, True)])
+def test_a_long_window_tells_harmonics_apart(window: int, apart: bool) -> None:
+    torch.manual_seed(0)
+    spectrum = LinearSpectrum(160, window=window, high=3400.0)
+    sound = torch.cat([tone(1000) + tone(1080), torch.randn(1, SAMPLE_RATE)], 1)  # the mean is taken off
+    energy, frames = spectrum(sound, torch.tensor([2 * SAMPLE_RATE]))
+    assert energy.shape[1] == 160 and int(frames) == 200
+    first, between, second = (energy[0, round((hertz - 60) / 20.75) - 1, 50] for hertz in (1000, 1040, 1080))
+    assert bool(min(first, second) > between + 1) is apart
+
+
+def test_what_lies_above_the_last_band_is_not_heard() -> None:
+    torch.manual_seed(0)
+    spectrum, lengths = LinearSpectrum(96, window=1024, high=3400.0), torch.tensor([2 * SAMPLE_RATE])
+    speech = rows("audio", 2.0)[0][None]
+    silence = torch.zeros(1, SAMPLE_RATE)
+    high, heard = (spectrum(speech + torch.cat([silence, tone(f)], 1), lengths)[0] for f in (6000, 900))
+    plain = spectrum(speech, lengths)[0]
+    torch.testing.assert_close(high[..., 5:90], plain[..., 5:90], rtol=0, atol=0.02)
+    assert (heard - plain).abs().max() > 1
+
+
+@pytest.mark.parametrize("wrong", [{"window": 100}, {"window": 10_000}, {"high": 50.0}, {"high": 8000.0}])
+def test_a_spectrum_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=str(next(iter(wrong.values()))).rstrip("0").rstrip(".")):
+        build_encoder("lcnn", **wrong)

@@ -215,6 +215,33 @@ def labelled(rows: list[list[float | None]]) -> Tensor:
     return torch.tensor([[float("nan") if v is None else v for v in row] for row in rows])
 
 
+def test_streams_with_losses_of_their_own_learn_as_if_apart() -> None:
+    streams = {"voice": STREAMS["voice"], "echo": STREAMS["voice"]}
+    both = make_model(streams, claims={"voice_cloning": ["voice", "echo"]}, own_loss=1.0)
+    batch = only(make_batch(4), "audio")
+    labels = labelled([[None, 1.0, None], [None, 0.0, None], [None, None, None], [None, 1.0, None]])
+    losses = []
+    for name in streams:
+        one = make_model(streams, claims={"voice_cloning": [name]})
+        weights = {  # each speaks for both of them
+            key: 2 * value if ".evidence." in key else value for key, value in both.state_dict().items()
+        }
+        one.load_state_dict(weights)
+        losses.append(one(**batch, labels=labels).loss)
+    torch.testing.assert_close(both(**batch, labels=labels).loss, torch.stack(losses).mean())
+    half = make_model(streams, claims={"voice_cloning": ["voice", "echo"]}, own_loss=0.5)
+    none = make_model(streams, claims={"voice_cloning": ["voice", "echo"]})
+    ends = torch.stack([both(**batch, labels=labels).loss, none(**batch, labels=labels).loss])
+    torch.testing.assert_close(half(**batch, labels=labels).loss, ends.mean())
+    assert ends[0] != ends[1]
+
+
+def test_a_claim_of_one_stream_has_no_loss_of_its_own() -> None:
+    labels = labelled([[1.0, 1.0, None], [0.0, None, None]])
+    plain, own = (make_model(own_loss=share)(**make_batch(), labels=labels).loss for share in (0.0, 1.0))
+    torch.testing.assert_close(own, plain)
+
+
 def test_an_unknown_label_teaches_nothing() -> None:
     model, batch = make_model(), make_batch()
     loss = model(**batch, labels=labelled([[None, 1.0, None], [None, 0.0, None]])).loss

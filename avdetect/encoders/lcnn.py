@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from avdetect.encoders.masking import step_mask
 from avdetect.encoders.spectra import FFT, hann, linear_bands
+from avdetect.errors import ConfigError
 from avdetect.types import SAMPLE_RATE, EncoderOutput
 
 HOP = 160
-WINDOW = 400
+WINDOW, LONGEST_WINDOW = 400, 4096
 SHORTEST = 8 * HOP
 """Samples of one step: strides and pools need as many."""
 LOW, HIGH = 60.0, 7800.0
@@ -26,23 +27,40 @@ class LinearSpectrum(nn.Module):
     """Log energies in linear bands: waveform [B, S] -> [B, bands, frames], 100 frames per second.
 
     `floor`: what is added to energies before the logarithm, `gate`: the energy of frames below which they are blanked;
-    both as shares of the mean energy.
+    both as shares of the mean energy. `window`: samples of a frame; a long one tells a voice's harmonics apart. `high`:
+    Hertz of the last band.
     """
 
-    def __init__(self, bands: int = 96, floor: float = 1e-5, gate: float = 0.0) -> None:
+    def __init__(
+        self,
+        bands: int = 96,
+        floor: float = 1e-5,
+        gate: float = 0.0,
+        window: int = WINDOW,
+        high: float = HIGH,
+    ) -> None:
         super().__init__()
-        self.bands, self.floor, self.gate = bands, floor, gate
+        if not HOP <= window <= LONGEST_WINDOW or not LOW < high <= HIGH:
+            raise ConfigError(
+                f"window = {window} samples, high = {high:g} Hz: they go from {HOP} to {LONGEST_WINDOW}, and from over "
+                f"{LOW:g} to {HIGH:g}"
+            )
+        self.bands, self.floor, self.gate, self.window, self.high = bands, floor, gate, window, high
+        self.points = max(FFT, 1 << (window - 1).bit_length())
 
     @torch.autocast("cpu", enabled=False)
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Also gives the number of valid frames [B]; frames beyond it are zero."""
         waveform = waveform.float() * step_mask(waveform.shape[1], lengths)
-        window = hann(WINDOW, waveform.device)
+        window = hann(self.window, waveform.device)
         spectrum = torch.stft(
-            waveform, FFT, HOP, WINDOW, window, center=True, pad_mode="constant", return_complex=True
+            *(waveform, self.points, HOP, self.window, window),
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
         )
         energy = spectrum.abs().square().transpose(1, 2) @ linear_bands(
-            self.bands, LOW, HIGH, waveform.device
+            self.bands, LOW, self.high, waveform.device, self.points
         )
         frames = torch.div(lengths, HOP, rounding_mode="floor").clamp(1, energy.shape[1])
         mask = torch.arange(energy.shape[1], device=energy.device)[None] < frames[:, None]
@@ -73,10 +91,19 @@ class LightCNN(nn.Module):
 
     modality = "audio"
 
-    def __init__(self, bands: int = 96, width: int = 24, dim: int = 64, dropout: float = 0.3) -> None:
+    def __init__(
+        self,
+        bands: int = 96,
+        width: int = 24,
+        dim: int = 64,
+        dropout: float = 0.3,
+        gate: float = 0.0,
+        window: int = WINDOW,
+        high: float = HIGH,
+    ) -> None:
         super().__init__()
         self.dim = dim
-        self.spectrum = LinearSpectrum(bands)
+        self.spectrum = LinearSpectrum(bands, gate=gate, window=window, high=high)
         # the first block strides instead of pooling: most of the cost would lie there otherwise
         self.blocks = nn.ModuleList(
             [

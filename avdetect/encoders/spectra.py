@@ -14,16 +14,16 @@ import avdetect.compat  # noqa: F401  (must stand before torchaudio)
 from avdetect.types import SAMPLE_RATE
 
 FFT = 512
-"""Points of every short-time transform at 16 kHz: 32 ms."""
+"""Points of a short-time transform at 16 kHz: 32 ms; of longer windows it has more."""
 
 
 @cache
 @torch.inference_mode(False)  # what is first made for a verdict can be trained with too
-def linear_bands(bands: int, low: float, high: float, device: torch.device) -> Tensor:
-    """Triangular filters [FFT // 2 + 1, bands], evenly spaced from `low` to `high` Hz."""
+def linear_bands(bands: int, low: float, high: float, device: torch.device, points: int = FFT) -> Tensor:
+    """Triangular filters [points // 2 + 1, bands] of a transform, evenly spaced from `low` to `high` Hz."""
     from torchaudio.functional import linear_fbanks
 
-    filters: Tensor = linear_fbanks(FFT // 2 + 1, low, high, bands, SAMPLE_RATE)
+    filters: Tensor = linear_fbanks(points // 2 + 1, low, high, bands, SAMPLE_RATE)
     return filters.to(device)
 
 

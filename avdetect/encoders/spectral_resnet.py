@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from avdetect.encoders.lcnn import HOP, LinearSpectrum
+from avdetect.encoders.lcnn import HIGH, HOP, WINDOW, LinearSpectrum
 from avdetect.encoders.masking import step_mask
 from avdetect.encoders.residual import Tower
 from avdetect.types import SAMPLE_RATE, EncoderOutput
@@ -31,10 +31,12 @@ class SpectralResNet(nn.Module):
         masked: int = 20,
         floor: float = 1e-4,
         gate: float = 0.02,
+        window: int = WINDOW,
+        high: float = HIGH,
     ) -> None:
         super().__init__()
         self.dim, self.halvings, self.masked = dim, len(widths), masked
-        self.spectrum = LinearSpectrum(bands, floor, gate)
+        self.spectrum = LinearSpectrum(bands, floor, gate, window, high)
         self.tower = Tower(1, widths, kernel=5)
         height = bands
         for _ in widths:
