@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from avdetect.errors import ModelError
+from avdetect.forgeries import stored
 
 WEIGHTS = Path(__file__).parent / "decoders"
 """Where the trained autoencoders lie, one file each."""
@@ -95,31 +95,13 @@ class FaceCoder(nn.Module):
 
 def save(model: FaceCoder, settings: dict[str, int], path: Path) -> None:
     """Write an autoencoder's weights in half precision, with what `load` needs to build it."""
-    from safetensors.torch import save_file
-
-    weights = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path, {"settings": json.dumps(settings)})
+    stored.save(model, {"settings": json.dumps(settings)}, path)
 
 
 @cache
 def load(path: Path) -> FaceCoder:
     """The autoencoder that `save` wrote; ModelError where the file is none."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        with torch.device("meta"):
-            model = FaceCoder(**json.loads(about["settings"]))
-        model.load_state_dict(weights, assign=True)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"{path}: not an autoencoder of avdetect ({reason}); install the package again"
-        ) from None
-    return model.eval().requires_grad_(False)
+    return stored.load(path, lambda about: FaceCoder(**json.loads(about["settings"])), "an autoencoder")
 
 
 def names() -> list[str]:

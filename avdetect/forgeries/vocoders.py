@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from avdetect.errors import ModelError
+from avdetect.forgeries import stored
 from avdetect.forgeries.spectra import mel_filters
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -149,29 +149,15 @@ Vocoder = FourierVocoder | ConvolutionVocoder
 
 def save(model: Vocoder, design: str, settings: dict[str, int], path: Path) -> None:
     """Write a vocoder's weights in half precision, with what `load` needs to build it."""
-    from safetensors.torch import save_file
-
-    weights = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path, {"design": design, "settings": json.dumps(settings)})
+    stored.save(model, {"design": design, "settings": json.dumps(settings)}, path)
 
 
 @cache
 def load(path: Path) -> Vocoder:
     """The vocoder that `save` wrote, ready to speak; ModelError where the file is none."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        with torch.device("meta"):
-            model = DESIGNS[about["design"]](**json.loads(about["settings"]))
-        model.load_state_dict(weights, assign=True)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{path}: not a vocoder of avdetect ({reason}); install the package again") from None
-    return model.eval().requires_grad_(False)
+    return stored.load(
+        path, lambda about: DESIGNS[about["design"]](**json.loads(about["settings"])), "a vocoder"
+    )
 
 
 def names() -> list[str]:
