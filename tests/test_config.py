@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,18 @@ def test_every_shipped_recipe_is_a_valid_model(path: Path) -> None:
     FusionConfig(**config.model).check()
     assert path.stem.startswith(config.name)  # a second part goes on under the name of the first
     assert config.mix.batch > 0
+
+
+def test_the_voice_claim_alone_is_that_of_base() -> None:
+    whole, voices = (
+        tomllib.loads((RECIPES / f"{name}.toml").read_text()) for name in ("base", "base-voices")
+    )
+    names = whole["model"]["claims"]["voice_cloning"]
+    assert voices["model"]["claims"] == {"voice_cloning": names}
+    assert voices["model"]["streams"] == {name: whole["model"]["streams"][name] for name in names}
+    for part in ("window", "own_loss", "stream_dropout"):
+        assert voices["model"][part] == whole["model"][part]
+    for part in ("voice", "forged_voices", "same_source", "degrade"):
+        assert voices["mix"][part] == whole["mix"][part]
+    assert voices["data"] == whole["data"] and voices["version"] == whole["version"]
+    assert voices["training"]["folds"] == whole["training"]["folds"]
