@@ -265,10 +265,10 @@ def test_every_bad_clip_of_a_call_is_told_in_order(tmp_path: Path, beside: Path)
 def test_a_failure_of_avdetect_itself_leaves_the_other_clips(good: Path, beside: Path) -> None:
     detect = detector().detect
 
-    def fail(path: Any, progress: Any = None) -> Any:
+    def fail(path: Any, progress: Any = None, **options: Any) -> Any:
         if str(path) == str(good):
             raise ZeroDivisionError("a bug\nwith two lines")
-        return detect(path, progress)
+        return detect(path, progress, **options)
 
     with patch.object(detector(), "detect", fail):
         answer = call(good, beside, "--json", "-")
@@ -435,11 +435,11 @@ def test_what_was_done_before_an_interrupt_is_kept(tmp_path: Path, beside: Path)
     detect, path = detector().detect, tmp_path / "done.jsonl"
     calls: list[Any] = []
 
-    def once(clip: Any, progress: Any = None) -> Any:
+    def once(clip: Any, progress: Any = None, **options: Any) -> Any:
         calls.append(clip)
         if len(calls) > 1:
             raise KeyboardInterrupt
-        return detect(clip, progress)
+        return detect(clip, progress, **options)
 
     with patch.object(detector(), "detect", once):
         assert call(beside, beside, "--json", path).code == 130

@@ -86,6 +86,9 @@ def test_ctrl_c_ends_with_one_line(folder: Path) -> None:
         command(*["voice.wav"] * 500, "--json", "-"),
         cwd=folder,
         env=environment(),
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored in what a shell runs behind
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
