@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,8 @@ class Watcher:
         context = get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other,), name="faces", daemon=True)
-        self._process.start()
+        with _uninterrupted():
+            self._process.start()
         other.close()
 
     def follow(self, clip: Clip, settings: WindowSettings) -> Generator[Any, None, None]:
@@ -81,6 +82,19 @@ def started(clips: int) -> list[Watcher]:
             for _ in range(min(clips, cores, MOST)):
                 watchers.append(Watcher())
     return watchers
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A process that is started in here hears no interrupt from the first on; this one hears it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(pipe: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,22 @@ def test_a_failure_is_a_verdict_of_that_clip_alone(talking: Path) -> None:
 
     (found,) = verdicts(talking, watchers=[Gone()])
     assert found.outcome is Outcome.ERROR and "was ended" in (found.error or "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_an_interrupt_is_not_heard_while_one_starts() -> None:
+    made = Watcher()
+    try:
+        status = Path(f"/proc/{made._process.pid}/status").read_text()
+    finally:
+        made.close()
+    masks = {
+        line.split(":")[0]: int(line.split()[1], 16)
+        for line in status.splitlines()
+        if line.startswith("Sig") and "Q" not in line
+    }
+    assert (masks["SigBlk"] | masks["SigIgn"]) >> (signal.SIGINT - 1) & 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.parametrize(
