@@ -150,10 +150,11 @@ class FusionNetwork(nn.Module):
         steps = max(1, int(seconds * STEP_RATE + 0.5))
         encoded = self._encode(inputs, batch, labels)
         compared = self._compare(encoded, found, steps)
-        said = {} if self._joint else self._evidence(encoded, batch, steps, speech)
+        said: dict[str, tuple[Tensor, Tensor]] = {}
         if self._joint:
             logits, valid = self._attend(encoded, compared, batch, steps, speech)
         else:
+            said = self._evidence(encoded, batch, steps, speech)
             logits, valid = self._add_up(said, batch, steps)
         logits, valid = self._with_sync(compared, logits, valid)
         output = self.output_type(
