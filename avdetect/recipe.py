@@ -33,6 +33,8 @@ class DataSettings:
 class TrainingSettings:
     """Optimiser steps and what belongs to them; `patience` in evaluations without a better one (0: never stop).
 
+    `backbone_rate`: with what share of `learning_rate` networks learn that were pretrained on other data.
+
     `start`: a trained model to go on from, by name or folder, instead of a fresh one of [model].
     `folds`: 0 chooses the best checkpoint on the rows of data.validate. K >= 2 chooses nothing: K models, each trained
     without one group of sources, score what they never saw; these scores calibrate and describe the model that is then
@@ -43,6 +45,7 @@ class TrainingSettings:
 
     steps: int = 3000
     learning_rate: float = 2e-3
+    backbone_rate: float = 1.0
     weight_decay: float = 0.02
     warmup: float = 0.1
     evaluate_every: int = 300

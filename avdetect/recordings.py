@@ -57,11 +57,11 @@ class MixSettings:
     """How many examples of each kind stand in a batch, and how often forgeries take a real one's place.
 
     `voice`, `face`, `sync`: examples per batch that teach one claim; `whole`: of clips with picture and sound together
-    (see `joint`). `forged_voices`, `forged_faces`: share of fakes
-    made from real ones, by any forgery of that kind. `negatives`: share of sync examples whose sound was moved far or
-    swapped. `same_source`: share of the other pairs that come from one source. `degrade`: strength of the augmentation
-    that both classes get. `codecs`: chance, at full strength, that a voice goes through a lossy codec; without many of
-    them what is left of an MP3 or of a video's AAC sounds real, because it stands on the real side.
+    (see `joint`). `forged_voices`, `forged_faces`: share of fakes made from real ones, by any forgery of that kind.
+    `negatives`: share of sync examples whose sound was moved far or swapped. `same_source`: share of the other pairs
+    that come from one source; `same_source_faces`: that of faces, where it is another one. `degrade`: strength of the
+    augmentation that both classes get. `codecs`: chance, at full strength, that a voice goes through a lossy codec;
+    without many of them what is left of an MP3 or of a video's AAC sounds real, because it stands on the real side.
     `kinds`: the forgeries to draw from, by name, equally often (none: all, by their weights).
     `crops`: face crops of an example. `shortest`, `longest`: seconds of one.
     """
@@ -74,6 +74,7 @@ class MixSettings:
     forged_faces: float = 0.4
     negatives: float = 0.5
     same_source: float = 0.7
+    same_source_faces: float | None = None
     degrade: float = 1.0
     codecs: float = AUDIO[codec]
     kinds: tuple[str, ...] = ()
@@ -245,7 +246,9 @@ class ExampleSet(Dataset[Example]):
         rng = np.random.default_rng([self.seed, index // self.mix.batch, 2])
         return max(1, round(rng.uniform(self.mix.shortest, self.mix.longest) * STEP_RATE)) / STEP_RATE
 
-    def _pair(self, pools: Pairs, rng: Rng, forging: float, fake: bool) -> tuple[Recording, bool]:
+    def _pair(
+        self, pools: Pairs, rng: Rng, forging: float, same_source: float, fake: bool
+    ) -> tuple[Recording, bool]:
         """A recording, and whether it is to be forged.
 
         Indices 2k (real) and 2k + 1 (fake) belong together: a real clip and a forgery of it, a real and a fake clip
@@ -255,14 +258,14 @@ class ExampleSet(Dataset[Example]):
         kind = rng.random()
         if kind < forging or not pools.fake:
             return pools.real.draw(rng), fake
-        if kind < forging + (1 - forging) * self.mix.same_source and pools.sources:
+        if kind < forging + (1 - forging) * same_source and pools.sources:
             groups = pools.twins if pools.twins and rng.random() < 0.5 else pools.sources
             real, made = groups[int(rng.integers(len(groups)))]
             return (made if fake else real).draw(rng), False
         return (pools.fake if fake else pools.real).draw(rng), False
 
     def _voice(self, rng: Rng, pair: Rng, fake: bool, seconds: float) -> Example:
-        recording, forge = self._pair(self.voices, pair, self.mix.forged_voices, fake)
+        recording, forge = self._pair(self.voices, pair, self.mix.forged_voices, self.mix.same_source, fake)
         window = self._piece(sound_only(recording.window), pair, seconds)
         assert window.waveform is not None
         waveform = window.waveform - window.waveform.mean()
@@ -273,7 +276,9 @@ class ExampleSet(Dataset[Example]):
         return Example(replace(window, waveform=waveform), Label(voice_cloning=fake))
 
     def _face(self, rng: Rng, pair: Rng, fake: bool, _seconds: float) -> Example:
-        recording, forge = self._pair(self.faces, pair, self.mix.forged_faces, fake)
+        same = self.mix.same_source_faces
+        same = self.mix.same_source if same is None else same
+        recording, forge = self._pair(self.faces, pair, self.mix.forged_faces, same, fake)
         window = picture_only(recording.window, pair, self.mix.crops)
         if forge:
             window = self._forged_face(window, rng)

@@ -50,14 +50,22 @@ from avdetect.validation import arrays, validate
 class ClaimTrainer(Trainer):
     """Trainer that draws batches in order, weighs every labelled row of a step alike, and validates whole clips."""
 
-    def __init__(self, *args: Any, clips: Sequence[PreparedClip], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, clips: Sequence[PreparedClip], backbone_rate: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.clips = clips
+        self.clips, self.backbone_rate = clips, backbone_rate
         self._part = 0
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> torch.utils.data.Sampler[int]:
         assert isinstance(self.train_dataset, ExampleSet)
         return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Trainer's own, in which pretrained networks learn more slowly."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        slow_down(optimizer, pretrained_weights(self.fusion_model), self.backbone_rate)
+        return optimizer
 
     @property
     def fusion_model(self) -> FusionModel:
@@ -152,6 +160,21 @@ class Bar(ProgressCallback):
 SHOWN = ("loss", "grad_norm", "learning_rate", "eval_score")
 
 
+def pretrained_weights(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The weights of those parts of a model that other data has taught already."""
+    return [w for part in model.modules() if getattr(part, "pretrained", False) for w in part.parameters()]
+
+
+def slow_down(optimizer: torch.optim.Optimizer, weights: Sequence[torch.nn.Parameter], rate: float) -> None:
+    """Give an optimizer's parameters that are among `weights` groups of their own, with `rate` times the lr."""
+    chosen = {id(weight) for weight in weights}
+    for group in list(optimizer.param_groups) if rate != 1 else []:
+        slow = [weight for weight in group["params"] if id(weight) in chosen]
+        if slow:
+            group["params"] = [weight for weight in group["params"] if id(weight) not in chosen]
+            optimizer.add_param_group({**group, "params": slow, "lr": group["lr"] * rate})
+
+
 def validation_metrics(model: FusionModel, clips: Sequence[PreparedClip]) -> dict[str, float]:
     """AUC and EER per claim, and their mean AUC as `score`."""
     model.eval()
@@ -244,6 +267,7 @@ def make_trainer(
         data_collator=partial(collate_examples, mouth_crops=model.sees_mouth_crops),
         callbacks=[Patience(t.patience)] if t.patience and held_out else [],
         clips=held_out,
+        backbone_rate=t.backbone_rate,
     )
     for writing in (PrinterCallback, ProgressCallback):  # they write the log on stdout
         trainer.remove_callback(writing)

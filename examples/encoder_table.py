@@ -50,6 +50,8 @@ ENTRIES = {
     "speech_backbone, wav2vec 2.0 base": Entry("speech_backbone", {"config": {"model_type": "wav2vec2"}}),
     "lip_motion": Entry("lip_motion"),
     "lip_crops": Entry("lip_crops"),
+    "efficientnet_lite": Entry("efficientnet_lite"),
+    "spectral_efficientnet": Entry("spectral_efficientnet", {"window": 1024, "high": 3400.0}),
     "face_cnn": Entry("face_cnn"),
     "frequency": Entry("frequency"),
     "xception, 299 pixels": Entry("xception"),

@@ -72,6 +72,7 @@ ENCODERS: dict[str, dict[str, dict[str, Any]]] = {
         "videomae, lora": options(VIDEO["videomae"], "lora"),
         "vivit, layernorm": options(VIDEO["vivit"], "layernorm"),
     },
+    "efficientnet_lite": {"": {}, "every second crop": {"every": 2}},
     "face_cnn": {"": {}, "every second crop": {"every": 2}},
     "xception": {"64 pixels": {"size": 64}},
     "members": {

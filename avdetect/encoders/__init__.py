@@ -31,6 +31,12 @@ def _light_cnn(**options: Any) -> Encoder:
     return LightCNN(**options)
 
 
+def _efficientnet_lite(**options: Any) -> Encoder:
+    from avdetect.encoders.efficientnet_lite import EfficientNetLite
+
+    return EfficientNetLite(**options)
+
+
 def _image_backbone(**options: Any) -> Encoder:
     from avdetect.encoders.image_backbone import ImageBackbone, ImageOptions
 
@@ -92,6 +98,12 @@ def _rawnet2(**options: Any) -> Encoder:
     return RawNet2(**options)
 
 
+def _spectral_efficientnet(**options: Any) -> Encoder:
+    from avdetect.encoders.spectral_efficientnet import SpectralEfficientNet
+
+    return SpectralEfficientNet(**options)
+
+
 def _spectral_resnet(**options: Any) -> Encoder:
     from avdetect.encoders.spectral_resnet import SpectralResNet
 
@@ -113,6 +125,7 @@ def _xception(**options: Any) -> Encoder:
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "aasist": _aasist,
     "aasist_l": _aasist_l,
+    "efficientnet_lite": _efficientnet_lite,
     "face_cnn": _face_cnn,
     "frequency": _frequency,
     "image_backbone": _image_backbone,
@@ -121,6 +134,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "lip_motion": _lip_motion,
     "members": _members,
     "rawnet2": _rawnet2,
+    "spectral_efficientnet": _spectral_efficientnet,
     "spectral_resnet": _spectral_resnet,
     "speech_backbone": _speech_backbone,
     "sync_speech": _sync_speech,

@@ -64,6 +64,8 @@ class Backbone(nn.Module):
     needs to be so, where the kind of network has them.
     """
 
+    pretrained = True
+
     def __init__(self, options: BackboneOptions, accepts: Callable[[Any], str | None], **fixed: Any) -> None:
         super().__init__()
         self.tuning = Tuning(options.tuning)

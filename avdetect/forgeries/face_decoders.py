@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from avdetect.forgeries import stored
+from avdetect import stored
 
 WEIGHTS = Path(__file__).parent / "decoders"
 """Where the trained autoencoders lie, one file each."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from avdetect.forgeries import stored
+from avdetect import stored
 from avdetect.forgeries.spectra import mel_filters
 
 WEIGHTS = Path(__file__).parent / "weights"

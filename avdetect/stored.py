@@ -1,4 +1,4 @@
-"""The small networks that ship with the forgeries, as files: half precision, and beside it what builds them again."""
+"""The small networks that ship inside the package, as files: half precision, and beside it what builds them again."""
 
 from __future__ import annotations
 
