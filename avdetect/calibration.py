@@ -16,7 +16,7 @@ from avdetect.types import CLAIMS, Bools, Claim, Floats
 from avdetect.validation import Score, arrays
 
 FALSE_ALARMS = {
-    Claim.FACE_MANIPULATION: 0.005,
+    Claim.FACE_MANIPULATION: 0.01,
     Claim.VOICE_CLONING: 0.025,
     Claim.LIP_SYNC_MISMATCH: 0.04,
 }

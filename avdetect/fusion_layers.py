@@ -78,6 +78,19 @@ class MaskedAttention(nn.Module):
         return y
 
 
+class LinearHead(nn.Module):
+    """One stream's features brought to the fusion axis, each step's weighted and summed to evidence per claim."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.evidence = nn.Linear(inputs, len(CLAIMS))
+
+    def forward(self, output: EncoderOutput, steps: int) -> tuple[Tensor, Tensor]:
+        """Evidence [B, K, C] and mask [B, K]."""
+        x, mask = resample_steps(output, steps)
+        return self.evidence(x) * mask[..., None], mask
+
+
 class StreamHead(nn.Module):
     """One stream's features brought to the fusion axis, read in context, and turned into evidence per claim."""
 

@@ -25,10 +25,16 @@ class Fusion(StrEnum):
     ATTENTION = "attention"
 
 
+HEADS = ("context", "linear")
+"""What turns a stream's features into evidence: attention over its steps, or a weighted sum of each step's own.
+
+Linear ones are fitted to the end, see `linear_heads`."""
+
+
 class FusionSettings:
     """The settings of a fusion model, without transformers.
 
-    streams: name -> {"encoder": a name in encoders.ENCODERS, "options": {...}}
+    streams: name -> {"encoder": a name in encoders.ENCODERS, "options": {...}, "head": one of HEADS}
     claims: claim -> names of the streams it may read ("sync" is the comparison of "lips" with "speech";
         a stream "mouth" beside "lips" is compared together with them)
     fusion: one of `Fusion`: "evidence" adds up what each stream says; "attention" reads a claim's streams together
@@ -102,6 +108,10 @@ class FusionSettings:
         for name, stream in self.streams.items():
             if not isinstance(stream, dict) or "encoder" not in stream:
                 raise ConfigError(f"the stream '{name}' names no encoder; give it as encoder = \"...\"")
+            if stream.get("head", HEADS[0]) not in HEADS:
+                raise ConfigError(
+                    f"the stream '{name}': no head is called {stream['head']!r}; {_hint(str(stream['head']), HEADS)}"
+                )
         sizes = {name: getattr(self, name) for name in ("dim", "heads", "layers", "lags")}
         for name, value in sizes.items():
             if not isinstance(value, int) or value < (name != "layers"):

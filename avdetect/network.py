@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from avdetect.cross_attention import CrossModalAttention
 from avdetect.encoders import build_encoder
 from avdetect.errors import ConfigError
-from avdetect.fusion_layers import StreamHead, joined, resample_steps, soft_maximum, speech_steps
+from avdetect.fusion_layers import LinearHead, StreamHead, joined, resample_steps, soft_maximum, speech_steps
 from avdetect.fusion_settings import STEP_RATE, SYNC, Fusion, FusionSettings
 from avdetect.losses import claim_losses, teaching_rows
 from avdetect.synchrony import FEATURES, LocalCurve, Synchrony, SynchronyCurve
@@ -88,7 +88,8 @@ class FusionNetwork(nn.Module):
             self.modalities[name] = encoder.modality
             widths[name] = encoder.dim
             if not self._joint and name not in self._compared:
-                self.heads[name] = StreamHead(encoder.dim, config)
+                linear = stream.get("head") == "linear"
+                self.heads[name] = LinearHead(encoder.dim) if linear else StreamHead(encoder.dim, config)
         self.sharpness = nn.Parameter(torch.zeros(len(CLAIMS)))
         if set(COMPARED) <= set(config.streams):
             _check_widths({name: widths[name] for name in self._compared if name in widths})

@@ -41,6 +41,8 @@ class TrainingSettings:
     trained on all rows. `probes`: finished runs in `out` that the card quotes, with part of the evidence hidden
     (data.hide), or with nothing hidden and no folds, as a check on the rows of data.validate. `committee`: of how many
     models the mean ships, the one of all rows and those of the first folds (see `committee`); one without folds.
+    `fit_batches`, `fit_penalty`: on how many batches of examples linear heads are fitted after the last step, and how
+    much their squared weights count (see `linear_heads`).
     """
 
     steps: int = 3000
@@ -60,10 +62,12 @@ class TrainingSettings:
     folds: int = 0
     probes: tuple[str, ...] = ()
     committee: int = 1
+    fit_batches: int = 150
+    fit_penalty: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("steps", "evaluate_every", "accumulate"):
-            if getattr(self, name) < 1:
+        for name in ("steps", "evaluate_every", "accumulate", "fit_batches", "fit_penalty"):
+            if getattr(self, name) <= 0:
                 raise ConfigError(f"training.{name} = {getattr(self, name)} is not a positive number")
         if self.folds < 0 or self.folds == 1:
             raise ConfigError(f"training.folds = {self.folds}: give 0, or 2 and more")

@@ -26,6 +26,7 @@ from avdetect.errors import ConfigError
 from avdetect.folds import deal, read_scores, write_scores
 from avdetect.fusion import FusionConfig, FusionModel
 from avdetect.hub import load
+from avdetect.linear_heads import fit_linear, linear_streams
 from avdetect.manifest import read_manifest
 from avdetect.model_card import probes_of, write_calibration, write_card, write_curves
 from avdetect.prepared import PreparedClip, prepare_all
@@ -33,6 +34,7 @@ from avdetect.probes import without
 from avdetect.processes import by_main, is_main, join
 from avdetect.progress import track
 from avdetect.recipe import DataSettings, TrainConfig
+from avdetect.recordings import recordings_of
 from avdetect.run_folder import begin, check_same, difference_to, write_facts
 from avdetect.starts import start
 from avdetect.trainer import ClaimTrainer, make_trainer
@@ -108,7 +110,7 @@ def take_weights(streams: Any) -> dict[str, Path]:
         if not isinstance(stream, dict):
             continue  # FusionConfig tells what is wrong with it
         for key in stream:
-            _check_known(key, ("encoder", "options", "weights"), f"[model.streams.{name}]")
+            _check_known(key, ("encoder", "options", "head", "weights"), f"[model.streams.{name}]")
         weights = stream.pop("weights", None)
         if weights is not None and not isinstance(weights, str):
             raise ConfigError(f"[model.streams.{name}]: weights = {weights!r} is not a file or folder")
@@ -200,6 +202,11 @@ def fit(job: Job, clips: Sequence[PreparedClip], held_out: Sequence[PreparedClip
     trainer = make_trainer(model, config, clips, held_out, run)
     last = by_main(lambda: open_run(job, run))
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    t = config.training
+    if is_main():
+        fit_linear(
+            trainer.fusion_model, recordings_of(clips), config.mix, t.fit_batches, t.fit_penalty, t.seed
+        )
     return trainer
 
 
@@ -247,7 +254,10 @@ def run_folds(job: Job, clips: Sequence[PreparedClip], run: Path, wanted: Sequen
                 print(f"fold {fold}: {len(rest)} clips to train on, {len(out)} held out", file=sys.stderr)
             trainer = fit(job, rest, [], folder)
             if is_main():
-                write_scores(validate(trainer.fusion_model.float().eval(), out), items, done)
+                model = trainer.fusion_model.float().eval()
+                if linear_streams(model):
+                    model.save_pretrained(folder / "model", safe_serialization=True)
+                write_scores(validate(model, out), items, done)
         if is_main():
             scores += read_scores(done, items)
     return scores
@@ -255,6 +265,9 @@ def run_folds(job: Job, clips: Sequence[PreparedClip], run: Path, wanted: Sequen
 
 def fold_model(run: Path, fold: int) -> FusionModel:
     """The model of a finished fold; ConfigError where its last checkpoint isn't whole."""
+    fitted = fold_folder(run, fold) / "model"  # after its last step, see `linear_heads`
+    if fitted.is_dir():
+        return load(fitted)
     checkpoint, remarks = newest(fold_folder(run, fold) / "checkpoints")
     if checkpoint is None or remarks:
         raise ConfigError(

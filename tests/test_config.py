@@ -136,16 +136,29 @@ def test_every_shipped_recipe_is_a_valid_model(path: Path) -> None:
     assert config.mix.batch > 0
 
 
-def test_the_voice_claim_alone_is_that_of_base() -> None:
-    whole, voices = (
-        tomllib.loads((RECIPES / f"{name}.toml").read_text()) for name in ("base", "base-voices")
-    )
-    names = whole["model"]["claims"]["voice_cloning"]
-    assert voices["model"]["claims"] == {"voice_cloning": names}
-    assert voices["model"]["streams"] == {name: whole["model"]["streams"][name] for name in names}
-    for part in ("window", "own_loss", "stream_dropout"):
-        assert voices["model"][part] == whole["model"][part]
-    for part in ("voice", "forged_voices", "same_source", "degrade"):
-        assert voices["mix"][part] == whole["mix"][part]
-    assert voices["data"] == whole["data"] and voices["version"] == whole["version"]
-    assert voices["training"]["folds"] == whole["training"]["folds"]
+@pytest.mark.parametrize(
+    ("recipe", "claim", "model", "mix"),
+    [
+        (
+            *("base-voices", "voice_cloning", ("window", "own_loss", "stream_dropout")),
+            ("voice", "forged_voices", "same_source", "degrade"),
+        ),
+        (
+            *("base-faces", "face_manipulation", ("window",)),
+            ("face", "crops", "forged_faces", "same_source_faces", "degrade"),
+        ),
+    ],
+)
+def test_a_claim_alone_is_that_of_base(
+    recipe: str, claim: str, model: tuple[str, ...], mix: tuple[str, ...]
+) -> None:
+    whole, alone = (tomllib.loads((RECIPES / f"{name}.toml").read_text()) for name in ("base", recipe))
+    names = whole["model"]["claims"][claim]
+    assert alone["model"]["claims"] == {claim: names}
+    assert alone["model"]["streams"] == {name: whole["model"]["streams"][name] for name in names}
+    for part in model:
+        assert alone["model"][part] == whole["model"][part]
+    for part in mix:
+        assert alone["mix"][part] == whole["mix"][part]
+    assert alone["data"] == whole["data"] and alone["version"] == whole["version"]
+    assert alone["training"]["folds"] == whole["training"]["folds"]

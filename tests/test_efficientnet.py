@@ -23,7 +23,9 @@ def published(seed: int = 0) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
 
     def layer(conv: str, norm: str, *shape: int) -> None:
-        out[f"{conv}.weight"] = torch.randn(*shape, generator=source) / (shape[1] * shape[2] * shape[3]) ** 0.5
+        out[f"{conv}.weight"] = (
+            torch.randn(*shape, generator=source) / (shape[1] * shape[2] * shape[3]) ** 0.5
+        )
         for name, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)):
             out[f"{norm}.{name}"] = low + torch.rand(shape[0], generator=source)
 
