@@ -47,10 +47,12 @@ def fit_linear(
     """Fits every linear head of `model`, in place, on `batches` batches of examples of one crop, or one voice, each.
 
     The mean cross-entropy of steps and `penalty` times the sum of squared weights of standardised features are least.
-    ConfigError where a stream can't be fitted.
+    A claim of which `mix` draws no examples is left as it is. ConfigError where a stream can't be fitted.
     """
     for name in linear_streams(model):
         claim = _claim_of(model, name)
+        if not getattr(mix, KINDS[claim]):
+            continue
         only: dict[str, Any] = {
             kind: getattr(mix, kind) if kind == KINDS[claim] else 0
             for kind in ("voice", "face", "sync", "whole")

@@ -68,6 +68,13 @@ def test_a_face_head_learns_and_nothing_else_moves() -> None:
     assert said[1] > said[0] + 1
 
 
+def test_a_claim_that_is_not_taught_keeps_its_head() -> None:
+    model = make_model(streams={"face": FROZEN}, claims={"face_manipulation": ["face"]})
+    before = copy.deepcopy(model.state_dict())
+    fit_linear(model, [recording(0)], replace(MIX, face=0), 1, 0.01, 0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_a_linear_head_weighs_each_step_by_itself() -> None:
     model = make_model(streams={"face": FROZEN}, claims={"face_manipulation": ["face"]})
     batch = {name: value for name, value in make_batch().items() if name.startswith("face")}
