@@ -1,8 +1,8 @@
 """One model of several that were trained alike on different clips: what it says is the mean of what they say.
 
 Models trained on a few sources differ most on clips that are like none of them; their mean differs least. Faces and
-voices become streams of their own, each with its share of the evidence; lips and speech are compared by the mean of
-the members' similarities. No weight is trained.
+voices become streams of their own, each with its share of the evidence, or one stream where only the linear heads
+differ; lips and speech are compared by the mean of the members' similarities. No weight is trained.
 """
 
 from __future__ import annotations
@@ -28,14 +28,25 @@ def committee(models: Sequence[FusionModel]) -> FusionModel:
         if one.config.fusion != Fusion.EVIDENCE.value or one.config.streams != first.config.streams:
             raise ConfigError('a committee needs models with the same streams, and fusion = "evidence"')
     config = copy.deepcopy(first.config)
-    config.streams, config.claims = _streams(first, len(models)), _claims(first, len(models))
+    shared = {name for name in first.heads if _is_shared(models, name)}
+    config.streams = _streams(first, len(models), shared)
+    config.claims = _claims(first, len(models), shared)
     joint = FusionModel(config)
     with torch.no_grad():
-        joint.load_state_dict(_weights(models))
+        joint.load_state_dict(_weights(models, shared))
     return joint.float().eval()
 
 
-def _streams(first: FusionModel, count: int) -> dict[str, dict[str, Any]]:
+def _is_shared(models: Sequence[FusionModel], stream: str) -> bool:
+    """Whether a stream's encoder is the same in all models, and its head linear: the mean of heads is then a head."""
+    if models[0].config.streams[stream].get("head") != "linear":
+        return False
+    first = models[0].encoders[stream].state_dict()
+    others = [model.encoders[stream].state_dict() for model in models[1:]]
+    return all(torch.equal(value, other[name]) for other in others for name, value in first.items())
+
+
+def _streams(first: FusionModel, count: int, shared: set[str]) -> dict[str, dict[str, Any]]:
     streams: dict[str, dict[str, Any]] = {}
     for name, stream in first.config.streams.items():
         if name not in first.heads:  # lips and speech are compared, and say nothing alone
@@ -44,17 +55,18 @@ def _streams(first: FusionModel, count: int) -> dict[str, dict[str, Any]]:
                 "options": {"of": [copy.deepcopy(stream) for _ in range(count)]},
             }
         else:
-            streams |= {_called(name, k): copy.deepcopy(stream) for k in range(count)}
+            members = 1 if name in shared else count
+            streams |= {_called(name, k): copy.deepcopy(stream) for k in range(members)}
     return streams
 
 
-def _claims(first: FusionModel, count: int) -> dict[str, list[str]]:
+def _claims(first: FusionModel, count: int, shared: set[str]) -> dict[str, list[str]]:
     own = {
         claim: [name for name in names if name in first.heads] for claim, names in first.config.claims.items()
     }
     return {
         claim: [*(name for name in names if name not in own[claim])]
-        + [_called(name, k) for name in own[claim] for k in range(count)]
+        + [_called(name, k) for name in own[claim] for k in range(1 if name in shared else count)]
         for claim, names in first.config.claims.items()
     }
 
@@ -63,7 +75,7 @@ def _called(name: str, number: int) -> str:
     return name if number == 0 else f"{name}_{number + 1}"
 
 
-def _weights(models: Sequence[FusionModel]) -> dict[str, torch.Tensor]:
+def _weights(models: Sequence[FusionModel], shared: set[str]) -> dict[str, torch.Tensor]:
     """The members' weights under their names in the committee; each member's evidence is its share of the sum."""
     out: dict[str, torch.Tensor] = {}
     for number, model in enumerate(models):
@@ -72,6 +84,10 @@ def _weights(models: Sequence[FusionModel]) -> dict[str, torch.Tensor]:
             stream, _, inner = rest.partition(".")
             if part == "encoders" and stream not in model.heads:
                 out[f"encoders.{stream}.members.{number}.{inner}"] = value
+            elif stream in shared and part == "heads":
+                out[name] = out.get(name, 0) + value / len(models)
+            elif stream in shared and part == "encoders":
+                out[name] = value
             elif part in ("encoders", "heads"):
                 share = value / len(models) if part == "heads" and inner.startswith("evidence.") else value
                 out[f"{part}.{_called(stream, number)}.{inner}"] = share

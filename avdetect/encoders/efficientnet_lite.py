@@ -170,8 +170,14 @@ class EfficientNetLite(nn.Module):
             raise ConfigError(f"encoder 'efficientnet_lite': every = {every} is not a positive number")
         self.trunk = imagenet_unless_loaded(blocks, trained)
         self.every, self.dim = every, 2 * self.trunk.dim
-        self.norm = nn.BatchNorm1d(self.dim, eps=LEAST)
+        # with nothing trained, all that are built alike stay alike, and one can stand for several (see `committee`)
+        self.norm = nn.BatchNorm1d(self.dim, eps=LEAST) if trained else nn.Identity()
         self.dropout = nn.Dropout(dropout)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of its weights."""
+        return self.trunk.stem.weight.dtype
 
     def _summary(self, crops: Tensor) -> Tensor:
         """[M, 3, H, W] in 0..1 -> [M, dim]."""
@@ -191,6 +197,6 @@ class EfficientNetLite(nn.Module):
         features = inputs.new_zeros(*mask.shape, self.dim)
         if mask.any():
             x = self._summary(inputs[mask].float())
-            x = self.dropout(self.norm(x.to(self.norm.weight.dtype)))
+            x = self.dropout(self.norm(x.to(self.precision)))
             features = features.masked_scatter(mask[..., None], x.to(features.dtype))
         return EncoderOutput(features, lengths, FRAME_RATE / CROP_EVERY / every)
