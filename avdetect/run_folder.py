@@ -23,7 +23,8 @@ HARMLESS = {"data.cache", "training.out", "training.workers", "training.probes",
 def begin(run: Path, config: TrainConfig) -> None:
     """Makes `run` the folder of a new run: what an earlier one with other settings left to go on from is removed."""
     run.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    for left in ("checkpoints", "model"):
+        shutil.rmtree(run / left, ignore_errors=True)
     (run / "scores.csv").unlink(missing_ok=True)
     (run / "config.json").write_text(_as_json(config))
 

@@ -3,8 +3,8 @@
     python examples/forging_speed.py corpus/manifest.csv --cache .cache/prepared
 
 Draws batches of the recipe `base` as training does, for each claim alone, without a model; 40 % of the faces are
-forged, where `base` itself forges none. Training has to wait for its
-data where a step of the model takes less time than its windows; more `training.workers` then help.
+forged, where `base` itself forges none. Training has to wait for its data where a step of the model takes less time
+than its windows; more `training.workers` then help.
 """
 
 from __future__ import annotations

@@ -150,6 +150,19 @@ def test_folds_and_the_model_of_all_are_fitted(tmp_path: Path) -> None:
         assert torch.equal(value, whole[name]), name
 
 
+def test_what_was_fitted_for_other_settings_is_not_taken_over(tmp_path: Path) -> None:
+    from avdetect.config import read_config
+    from avdetect.recipe import TrainConfig
+    from avdetect.run_folder import begin
+
+    workshop = make_workshop(tmp_path)
+    fold = tmp_path / "run" / "folds" / "0"
+    make_model().save_pretrained(fold / "model")
+    begin(fold, read_config(TrainConfig, workshop / "tiny.toml"))
+    with pytest.raises(ConfigError, match="its last checkpoint is missing"):
+        fold_model(tmp_path / "run", 0)
+
+
 @pytest.mark.parametrize("setting", ["fit_batches=0", "fit_penalty=0.0", "fit_penalty=-1"])
 def test_a_fit_of_nothing_is_refused(tmp_path: Path, setting: str) -> None:
     workshop = make_workshop(tmp_path)
