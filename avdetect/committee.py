@@ -56,7 +56,7 @@ def _streams(first: FusionModel, count: int, shared: set[str]) -> dict[str, dict
             }
         else:
             members = 1 if name in shared else count
-            streams |= {_called(name, k): copy.deepcopy(stream) for k in range(members)}
+            streams |= {called(name, k): copy.deepcopy(stream) for k in range(members)}
     return streams
 
 
@@ -66,12 +66,13 @@ def _claims(first: FusionModel, count: int, shared: set[str]) -> dict[str, list[
     }
     return {
         claim: [*(name for name in names if name not in own[claim])]
-        + [_called(name, k) for name in own[claim] for k in range(1 if name in shared else count)]
+        + [called(name, k) for name in own[claim] for k in range(1 if name in shared else count)]
         for claim, names in first.config.claims.items()
     }
 
 
-def _called(name: str, number: int) -> str:
+def called(name: str, number: int) -> str:
+    """What a member's stream is called in a committee; `number`: the member's, from 0."""
     return name if number == 0 else f"{name}_{number + 1}"
 
 
@@ -90,7 +91,7 @@ def _weights(models: Sequence[FusionModel], shared: set[str]) -> dict[str, torch
                 out[name] = value
             elif part in ("encoders", "heads"):
                 share = value / len(models) if part == "heads" and inner.startswith("evidence.") else value
-                out[f"{part}.{_called(stream, number)}.{inner}"] = share
+                out[f"{part}.{called(stream, number)}.{inner}"] = share
             elif number == 0:
                 out[name] = value
     return out

@@ -24,6 +24,8 @@ A converted encoder is the start of a training:
   python -m avdetect train audio-only 'model.streams.voice={encoder="aasist", weights="aasist"}' data.manifest=m.csv
 A claim that was trained apart is joined to the others:
   python -m avdetect models join runs/base voice_cloning runs/base-voices runs/joined --manifest m.csv
+Streams that were trained apart for one claim stand beside each other, if their names differ:
+  python -m avdetect models join runs/voices voice_cloning runs/more runs/both --manifest m.csv --beside
 Tensors alone are read of a .pth, .pt or .bin; a file that holds code is refused, and none of it is run.
 """
 
@@ -69,6 +71,11 @@ def models_parser() -> argparse.ArgumentParser:
     )
     join.add_argument(
         "--version", default="", metavar="V", help="the joined model's version (default: RUN's)"
+    )
+    join.add_argument(
+        "--beside",
+        action="store_true",
+        help="the claim reads the streams of both runs, and is scored anew by the models of their folds",
     )
     return parser
 
@@ -224,8 +231,15 @@ def _join(args: argparse.Namespace) -> int:
     if args.claim not in list(Claim):
         raise ConfigError(f"no claim is called '{args.claim}'; there are {', '.join(Claim)}")
     from avdetect.joining import join_runs
-    from avdetect.manifest import read_manifest
 
-    join_runs(args.run, Claim(args.claim), args.other, read_manifest(args.manifest), args.out, args.version)
+    join_runs(
+        run=args.run,
+        claim=Claim(args.claim),
+        other=args.other,
+        manifest=args.manifest,
+        out=args.out,
+        version=args.version,
+        beside=args.beside,
+    )
     print(args.out)
     return 0

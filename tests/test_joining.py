@@ -11,13 +11,17 @@ import pytest
 import torch
 from commands import call
 from test_fusion import FACE, STREAMS, SYNC, VOICE, make_batch, make_model, run
+from workshop import make_workshop, prepare_here
+from workshop import run as train_run
 
+from avdetect.committee import committee
 from avdetect.errors import ConfigError
 from avdetect.folds import write_scores
 from avdetect.fusion import FusionModel
 from avdetect.hub import load
 from avdetect.joining import joined_model
 from avdetect.manifest import read_manifest
+from avdetect.train import fold_model
 from avdetect.types import CLAIMS, Claim, Item
 from avdetect.validation import Score
 
@@ -137,3 +141,105 @@ def test_runs_on_other_clips_and_unfinished_ones_are_refused(tmp_path: Path) -> 
     wrong = call("models", "join", first, "voices", second, tmp_path / "out", "--manifest", manifest)
     assert wrong.code == 2 and "no claim is called 'voices'" in " ".join(wrong.err)
     assert not (tmp_path / "out").exists()
+
+
+def ear(seed: int) -> FusionModel:
+    """As `voices_alone`, under another name and calibrated in another way."""
+    stream = {"encoder": "tdnn", "options": {"width": 8, "dim": 16, "bands": 16, "layers": 1}}
+    return another(seed, streams={"second": stream}, claims={"voice_cloning": ["second"]})
+
+
+def test_streams_beside_each_other_say_their_mean_at_every_step() -> None:
+    first, second, batch = another(1), ear(3), make_batch()
+    both = joined_model(first, VOICES, second, beside=True)
+    own = first.config.claims["voice_cloning"]
+    assert both.config.claims["voice_cloning"] == [*own, "second"]
+    said = [run(model, **batch) for model in (first, second, both)]
+    seen = said[0].step_mask[..., VOICE] & said[1].step_mask[..., VOICE]
+    assert seen.any()
+    share = len(own) / (len(own) + 1)
+    mean = share * said[0].step_logits[..., VOICE] + (1 - share) * said[1].step_logits[..., VOICE]
+    torch.testing.assert_close(said[2].step_logits[..., VOICE][seen], mean[seen])
+    for index in (FACE, SYNC):
+        assert torch.equal(said[2].clip_logits[:, index], said[0].clip_logits[:, index])
+    assert both.config.apart["voice_cloning"] == ["some"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "settings", "words"),
+    [
+        (Claim.LIP_SYNC_MISMATCH, {}, "can't stand beside each other"),
+        (VOICES, {}, "both runs have a stream called voice"),
+    ],
+)
+def test_streams_that_cannot_stand_beside_each_other_are_refused(
+    claim: Claim, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        joined_model(another(1), claim, another(2, **settings), beside=True)
+
+
+def test_in_a_committee_each_run_says_its_share_of_the_streams_that_its_recipe_names() -> None:
+    frozen = {"encoder": "spectral_efficientnet", "options": {"blocks": 1, "trained": 0}, "head": "linear"}
+    several = committee([another(1), another(4)])
+    one = committee([make_model(streams={"seen": frozen}, claims={"voice_cloning": ["seen"]})] * 2)
+    for model in (several, one):
+        vars(model.config).update(committee=2, folds=2, recipes=["some"])
+    assert list(several.config.claims["voice_cloning"]) == ["voice", "voice_2"] and list(one.heads) == [
+        "seen"
+    ]
+    both, batch = joined_model(several, VOICES, one, beside=True), make_batch()
+    said = [run(model, **batch).step_logits[..., VOICE] for model in (several, one, both)]
+    torch.testing.assert_close(said[2], (said[0] + said[1]) / 2)
+
+
+def test_runs_beside_each_other_are_scored_by_their_folds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = make_workshop(tmp_path)
+    settings = ("training.folds=2", "training.committee=2", "training.steps=2", "mix.face=0", "mix.sync=0")
+    settings += (
+        "training.fit_batches=4",
+        "training.fit_penalty=10",
+    )  # of little weight, so that steps are alike
+    ears = {
+        "voice": '{encoder="spectral_resnet", options={widths=[4, 8], dim=8, bands=32}}',
+        "seen": '{encoder="spectral_efficientnet", options={blocks=2, trained=0}, head="linear"}',
+    }
+    monkeypatch.setattr("avdetect.train.prepare_all", prepare_here)
+    runs = [
+        train_run(
+            *(
+                workshop,
+                f"run-{name}",
+                *settings,
+                "training.fit_batches=4",
+                f"model.streams={{{name}={ear}}}",
+            ),
+            f'model.claims={{voice_cloning=["{name}"]}}',
+        )
+        for name, ear in ears.items()
+    ]
+    words = ("models", "join", runs[0], "voice_cloning", runs[1], tmp_path / "out")
+    told = call(*words, "--manifest", workshop / "manifest.csv", "--beside")
+    assert told.code == 0, told.err
+    scores = [
+        {row["file"]: float(row["logit"]) for row in csv.DictReader((folder / "scores.csv").open())}
+        for folder in (*runs, tmp_path / "out")
+    ]
+    assert scores[0].keys() == scores[1].keys() == scores[2].keys() and len(scores[0]) == 4
+    for name, logit in scores[2].items():
+        assert logit == pytest.approx((scores[0][name] + scores[1][name]) / 2, abs=0.02)
+    model = load(tmp_path / "out" / "model")
+    assert model.config.claims["voice_cloning"] == ["voice", "voice_2", "seen"]
+    assert fold_model(tmp_path / "out", 1).config.claims["voice_cloning"] == ["voice", "seen"]
+    assert (
+        model.config.thresholds["voice_cloning"] != load(runs[1] / "model").config.thresholds["voice_cloning"]
+    )
+
+
+def test_committees_of_different_sizes_are_refused() -> None:
+    first, second = another(1), ear(3)
+    vars(first.config).update(committee=3)
+    with pytest.raises(ConfigError, match="the mean of 3 and of 1"):
+        joined_model(first, VOICES, second, beside=True)
