@@ -15,6 +15,7 @@ import copy
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,8 @@ def folds_beside(
         held = [clip for clip, place in zip(clips, places, strict=True) if place == fold]
         wanted = [clip for clip in held if clip.item.label[claim] is not None]
         scores += [score for score in validate(model, wanted) if score.claim is claim]
-    return models, scores
+    known = {(item.path, item.audio_path): item for item in items}  # a prepared clip has an item of its own
+    return models, [replace(s, item=known[s.item.path, s.item.audio_path]) for s in scores]
 
 
 def _settings(run: Path) -> dict[str, Any]:

@@ -74,6 +74,7 @@ class FusionNetwork(nn.Module):
         config.check()
         self.encoders = nn.ModuleDict()
         self.modalities: dict[str, str] = {}
+        self.resting: frozenset[str] = frozenset()  # streams to leave out, see `linear_heads`
         widths = {SYNC: FEATURES}
         if not self._joint:
             self.heads = nn.ModuleDict()
@@ -147,7 +148,7 @@ class FusionNetwork(nn.Module):
             "face": (_as_float(faces), face_lengths),
         }
         batch = next(len(x) for x, _ in inputs.values() if x is not None)
-        seconds = max(self._seconds(kind, x) for kind, (x, _) in inputs.items() if x is not None)
+        seconds = max(self.seconds_of(kind, x) for kind, (x, _) in inputs.items() if x is not None)
         steps = max(1, int(seconds * STEP_RATE + 0.5))
         encoded = self._encode(inputs, batch, labels)
         compared = self._compare(encoded, found, steps)
@@ -171,7 +172,8 @@ class FusionNetwork(nn.Module):
         return output
 
     @staticmethod
-    def _seconds(kind: str, x: Tensor) -> float:
+    def seconds_of(kind: str, x: Tensor) -> float:
+        """How long an input is, padding included; `kind`: its modality."""
         rates = {"audio": 16_000.0, "mouth": FRAME_RATE, MOUTH_CROPS: FRAME_RATE, "face": STEP_RATE}
         return x.shape[1] / rates[kind]
 
@@ -182,7 +184,7 @@ class FusionNetwork(nn.Module):
         encoded = {}
         for name, encoder in self.encoders.items():
             x, lengths = inputs[self.modalities[name]]
-            if x is None or lengths is None or not bool((lengths > 0).any()):
+            if name in self.resting or x is None or lengths is None or not bool((lengths > 0).any()):
                 continue
             wanted = lengths > 0
             if labels is not None:
@@ -218,7 +220,7 @@ class FusionNetwork(nn.Module):
             if name not in encoded:
                 continue
             evidence, mask = head(encoded[name], steps)
-            mask = self._spoken(name, mask, speech) & self._kept(name, batch)[:, None]
+            mask = self.spoken(name, mask, speech) & self._kept(name, batch)[:, None]
             reads = mask[..., None] & self._reads(name)
             said[name] = evidence.float() * reads, reads
         return said
@@ -247,14 +249,14 @@ class FusionNetwork(nn.Module):
         for name, output in encoded.items():
             if name in self.attention.project:
                 x, mask = resample_steps(output, steps)
-                streams[name] = x, self._spoken(name, mask, speech)
+                streams[name] = x, self.spoken(name, mask, speech)
         if compared is not None and SYNC in self.attention.project:
             local = compared.local
             streams[SYNC] = self.synchrony.features(local.total, local.weight), local.present
         logits, valid = self.attention(streams, batch, steps)
         return logits, valid
 
-    def _spoken(self, stream: str, mask: Tensor, speech: Tensor | None) -> Tensor:
+    def spoken(self, stream: str, mask: Tensor, speech: Tensor | None) -> Tensor:
         """A stream's mask [B, K]; of sound, only where someone speaks."""
         if speech is None or self.modalities[stream] != "audio":
             return mask
@@ -341,13 +343,14 @@ class FusionNetwork(nn.Module):
 
     def _own_losses(self, said: dict[str, tuple[Tensor, Tensor]], labels: Tensor, together: Tensor) -> Tensor:
         """[C] the mean loss of a claim's streams, each taken for all of them; of a claim with one, `together`."""
-        reading = torch.stack([self._reads(name) for name in said]).sum(0)
+        reading = torch.stack([self._reads(name) for name in self.heads]).sum(0)
+        there = torch.stack([self._reads(name) for name in said]).sum(0)
         total = torch.zeros_like(together)
         for evidence, reads in said.values():
             alone = evidence * reading
             clips = self._clip_logits(None, alone, reads)
             total = total + claim_losses(clips, alone, reads.any(1), reads, labels)
-        return torch.where(reading > 1, total / reading.clamp_min(1), together)
+        return torch.where(reading > 1, total / there.clamp_min(1), together)
 
     def pool(self, step_logits: Tensor, claim: Claim) -> float:
         """One logit for a whole clip from all its valid steps [K]: the same learned soft maximum as in a window."""

@@ -59,9 +59,9 @@ class MixSettings:
     `voice`, `face`, `sync`: examples per batch that teach one claim; `whole`: of clips with picture and sound together
     (see `joint`). `forged_voices`, `forged_faces`: share of fakes made from real ones, by any forgery of that kind.
     `negatives`: share of sync examples whose sound was moved far or swapped. `same_source`: share of the other pairs
-    that come from one source; `same_source_faces`: that of faces, where it is another one. `degrade`: strength of the
-    augmentation that both classes get. `codecs`: chance, at full strength, that a voice goes through a lossy codec;
-    without many of them what is left of an MP3 or of a video's AAC sounds real, because it stands on the real side.
+    that come from one source. `degrade`: strength of the augmentation that both classes get. `codecs`: chance, at full
+    strength, that a voice goes through a lossy codec; without many of them what is left of an MP3 or of a video's AAC
+    sounds real, because it stands on the real side.
     `kinds`: the forgeries to draw from, by name, equally often (none: all, by their weights).
     `crops`: face crops of an example. `shortest`, `longest`: seconds of one.
     """
@@ -74,7 +74,6 @@ class MixSettings:
     forged_faces: float = 0.4
     negatives: float = 0.5
     same_source: float = 0.7
-    same_source_faces: float | None = None
     degrade: float = 1.0
     codecs: float = AUDIO[codec]
     kinds: tuple[str, ...] = ()
@@ -276,9 +275,7 @@ class ExampleSet(Dataset[Example]):
         return Example(replace(window, waveform=waveform), Label(voice_cloning=fake))
 
     def _face(self, rng: Rng, pair: Rng, fake: bool, _seconds: float) -> Example:
-        same = self.mix.same_source_faces
-        same = self.mix.same_source if same is None else same
-        recording, forge = self._pair(self.faces, pair, self.mix.forged_faces, same, fake)
+        recording, forge = self._pair(self.faces, pair, self.mix.forged_faces, self.mix.same_source, fake)
         window = picture_only(recording.window, pair, self.mix.crops)
         if forge:
             window = self._forged_face(window, rng)

@@ -11,7 +11,7 @@ import inspect
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from avdetect.errors import ConfigError
 from avdetect.folds import deal, read_scores, write_scores
 from avdetect.fusion import FusionConfig, FusionModel
 from avdetect.hub import load
-from avdetect.linear_heads import fit_linear, linear_streams
+from avdetect.linear_heads import fit_linear, linear_streams, resting, still_taught
 from avdetect.manifest import read_manifest
 from avdetect.model_card import probes_of, write_calibration, write_card, write_curves
 from avdetect.prepared import PreparedClip, prepare_all
@@ -199,9 +199,14 @@ def fit(job: Job, clips: Sequence[PreparedClip], held_out: Sequence[PreparedClip
     recipes = [*getattr(model.config, "recipes", []), job.recipe.stem]
     sources = sorted({clip.item.source for clip in clips if clip.item.source})
     vars(model.config).update(recipes=recipes, folds=config.training.folds, sources=sources)
-    trainer = make_trainer(model, config, clips, held_out, run)
+    model.resting = resting(model.train())
+    learning = model.resting < set(model.encoders)
+    mix = still_taught(model, config.mix) if learning else config.mix
+    trainer = make_trainer(model, replace(config, mix=mix), clips, held_out, run)
     last = by_main(lambda: open_run(job, run))
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    if learning:
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    model.resting = frozenset()
     t = config.training
     if is_main():
         fit_linear(

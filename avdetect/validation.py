@@ -17,7 +17,8 @@ from avdetect.forgeries.desync import shift, swapped
 from avdetect.network import FusionNetwork
 from avdetect.pooling import ClipEvidence
 from avdetect.prepared import PreparedClip
-from avdetect.types import Claim, Floats, Item, Window
+from avdetect.speech import MIN_SPEECH_SECONDS
+from avdetect.types import FRAME_RATE, Claim, Floats, Item, Window
 
 SHIFTS = (-1.0, -0.4, -0.2, 0.2, 0.4, 1.0)
 """Seconds by which sound is moved to make sync negatives."""
@@ -63,11 +64,13 @@ def score_windows(
 
 
 def validate(model: FusionNetwork, clips: Sequence[PreparedClip]) -> list[Score]:
-    """Scores of all claims on all clips that are labelled for them."""
+    """Scores of all claims on all clips that are labelled for them and can be assessed."""
     model.eval()
     scores = []
     for clip in clips:
         known = [c for c in (Claim.FACE_MANIPULATION, Claim.VOICE_CLONING) if clip.item.label[c] is not None]
+        if not _speaks(clip.windows):
+            known = [claim for claim in known if claim is not Claim.VOICE_CLONING]
         if not clip.windows or not known:
             continue
         for claim, (logit, _) in score_windows(
@@ -75,6 +78,19 @@ def validate(model: FusionNetwork, clips: Sequence[PreparedClip]) -> list[Score]
         ).items():
             scores.append(Score(clip.item, claim, logit, bool(clip.item.label[claim])))
     return scores + list(validate_sync(model, clips))
+
+
+def _speaks(windows: Sequence[Window]) -> bool:
+    """Whether the voice can be assessed: there is as much speech as detection asks for.
+
+    Windows of several faces hold the same sound.
+    """
+    heard = {
+        w.start: w.steps if w.speech is None else int(w.speech.sum())
+        for w in windows
+        if w.waveform is not None
+    }
+    return sum(heard.values()) >= MIN_SPEECH_SECONDS * FRAME_RATE
 
 
 def validate_sync(model: FusionNetwork, clips: Sequence[PreparedClip]) -> Iterator[Score]:

@@ -34,7 +34,7 @@ PARTS = {
     Claim.VOICE_CLONING: ("voice", "forged_voices", Kind.VOICE),
 }
 """Claim -> its part of a batch, its share of forgeries, and the kind of forgeries that teach it."""
-LEARNING = ('model.streams.face={encoder="face_cnn", options={every=2}}', "mix.same_source_faces=0.75")
+LEARNING = 'model.streams.face={encoder="face_cnn", options={every=2}}'
 """What stands in the place of the recipe's frozen features, which forgeries can't teach."""
 FORGED_FACES = 0.4
 
@@ -46,7 +46,7 @@ def configured(args: argparse.Namespace, claim: Claim, kind: str) -> TrainConfig
     overrides += [f"training.steps={args.steps}", f"training.evaluate_every={args.steps}", "training.folds=0"]
     overrides += [f"mix.{other}=0" for other in ("voice", "face", "sync") if other != part]
     if claim is Claim.FACE_MANIPULATION:
-        overrides += [*LEARNING, f"mix.{share}={FORGED_FACES}"]
+        overrides += [LEARNING, f"mix.{share}={FORGED_FACES}"]
     if kind == "none":
         overrides.append(f"mix.{share}=0.0")
     elif kind != "all":

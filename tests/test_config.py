@@ -145,7 +145,7 @@ def test_every_shipped_recipe_is_a_valid_model(path: Path) -> None:
         ),
         (
             *("base-faces", "face_manipulation", ("window",)),
-            ("face", "crops", "forged_faces", "same_source_faces", "degrade"),
+            ("face", "crops", "degrade"),
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from pathlib import Path
@@ -206,7 +207,7 @@ def test_runs_beside_each_other_are_scored_by_their_folds(
         "voice": '{encoder="spectral_resnet", options={widths=[4, 8], dim=8, bands=32}}',
         "seen": '{encoder="spectral_efficientnet", options={blocks=2, trained=0}, head="linear"}',
     }
-    monkeypatch.setattr("avdetect.train.prepare_all", prepare_here)
+    monkeypatch.setattr("avdetect.train.prepare_all", lambda *told: map(copy.deepcopy, prepare_here(*told)))
     runs = [
         train_run(
             *(

@@ -11,17 +11,20 @@ import pytest
 import torch
 from test_fusion import make_batch, make_model
 from test_fusion import run as ask
-from test_recordings import FAKE, MIX, recording
+from test_recordings import FAKE, MIX, REAL, recording
 from workshop import make_workshop, run, weights
 
 from avdetect.committee import committee
 from avdetect.errors import ConfigError
-from avdetect.linear_heads import fit_linear, linear_streams, logistic
+from avdetect.fusion import FusionModel
+from avdetect.linear_heads import fit_linear, linear_streams, logistic, resting, still_taught
+from avdetect.recordings import MixSettings, Recording
 from avdetect.train import fold_model
-from avdetect.types import CLAIMS, Claim
+from avdetect.types import CLAIMS, Claim, Label
 
 FACES, VOICES = CLAIMS.index(Claim.FACE_MANIPULATION), CLAIMS.index(Claim.VOICE_CLONING)
 FROZEN = {"encoder": "efficientnet_lite", "options": {"blocks": 2, "trained": 0}, "head": "linear"}
+LEARNING = {"encoder": "face_cnn", "options": {"widths": [8, 16], "size": 32}}
 
 
 def test_the_fit_is_where_its_loss_is_least() -> None:
@@ -54,9 +57,7 @@ def test_a_face_head_learns_and_nothing_else_moves() -> None:
     dark = recording(2, FAKE)
     assert dark.window.face_crops is not None
     dark = replace(dark, window=replace(dark.window, face_crops=dark.window.face_crops // 3))
-    fit_linear(
-        model, [recording(0), recording(1, source="b"), dark], replace(MIX, forged_faces=0.0), 6, 0.01, 0
-    )
+    fit_linear(model, [recording(0), recording(1, source="b"), dark], MIX, 6, 0.01, 0)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"heads.face.evidence.weight", "heads.face.evidence.bias", "sharpness"}
     head = model.heads["face"].evidence
@@ -89,17 +90,90 @@ def test_a_linear_head_weighs_each_step_by_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("streams", "claims"),
+    ("claims", "words"),
     [
-        ({"face": FROZEN}, {"face_manipulation": ["face"], "voice_cloning": ["face"]}),
-        ({"face": FROZEN, "too": FROZEN}, {"face_manipulation": ["face", "too"]}),
+        ({"face_manipulation": ["face"], "voice_cloning": ["face"]}, "one claim must read it"),
+        ({"face_manipulation": ["face", "too"]}, r"set own_loss = 1.0 \(it is 0\)"),
     ],
 )
-def test_a_stream_that_is_not_all_that_one_claim_reads_is_refused(
-    streams: dict[str, dict[str, object]], claims: dict[str, list[str]]
-) -> None:
-    with pytest.raises(ConfigError, match="must be all that one claim reads"):
+def test_a_stream_that_cannot_be_fitted_alone_is_refused(claims: dict[str, list[str]], words: str) -> None:
+    streams = {name: FROZEN for names in claims.values() for name in names}
+    with pytest.raises(ConfigError, match=words):
         fit_linear(make_model(streams=streams, claims=claims), [recording(0)], MIX, 1, 0.01, 0)
+
+
+def beside_another() -> FusionModel:
+    """A model that tells faces by a linear head and by a stream that learns."""
+    return make_model(
+        streams={"face": FROZEN, "other": LEARNING},
+        claims={"face_manipulation": ["face", "other"]},
+        own_loss=1.0,
+    )
+
+
+def test_beside_another_stream_a_head_says_its_share() -> None:
+    alone = make_model(streams={"face": FROZEN}, claims={"face_manipulation": ["face"]})
+    both = beside_another()
+    dark = recording(2, FAKE)
+    assert dark.window.face_crops is not None
+    dark = replace(dark, window=replace(dark.window, face_crops=dark.window.face_crops // 3))
+    for model in (alone, both):
+        fit_linear(model, [recording(0), dark], MIX, 4, 0.01, 0)
+    whole, half = (model.heads["face"].evidence for model in (alone, both))
+    torch.testing.assert_close(half.weight[FACES] * 2, whole.weight[FACES])
+    torch.testing.assert_close(half.bias[FACES] * 2, whole.bias[FACES])
+    assert float(both.sharpness[FACES].detach()) == 0.0, "the other stream has learnt it"
+
+
+def test_a_stream_that_rests_takes_no_part_and_its_share_is_kept_for_it() -> None:
+    model = beside_another().train()
+    assert resting(model) == {"face"}
+    batch = {name: value for name, value in make_batch().items() if name.startswith("face")}
+    model.eval().resting = resting(model)
+    rested = ask(model, **batch).step_logits
+    torch.nn.init.normal_(model.heads["face"].evidence.weight)
+    torch.testing.assert_close(ask(model, **batch).step_logits, rested)
+    alone = make_model(streams={"other": LEARNING}, claims={"face_manipulation": ["other"]})
+    alone.load_state_dict({name: value for name, value in model.state_dict().items() if ".face." not in name})
+    with torch.no_grad():
+        for value in alone.heads["other"].evidence.parameters():
+            value *= 2
+    labels = torch.tensor([[1.0, torch.nan, torch.nan]] * len(batch["face_lengths"]))
+    losses = [one(**batch, labels=labels).loss for one in (model, alone)]
+    torch.testing.assert_close(*losses)
+    model.resting = frozenset()
+    assert not torch.allclose(ask(model, **batch).step_logits, rested)
+
+
+@pytest.mark.parametrize(("labels", "forged"), [((REAL, FAKE), 0.0), ((REAL,), MIX.forged_faces)])
+def test_forgeries_and_pairs_are_kept_from_the_fit_where_there_are_labelled_fakes(
+    monkeypatch: pytest.MonkeyPatch, labels: tuple[Label, ...], forged: float
+) -> None:
+    drawn: list[MixSettings] = []
+
+    def examples(recordings: list[Recording], mix: MixSettings, batches: int, seed: int) -> None:
+        drawn.append(mix)
+        raise InterruptedError
+
+    monkeypatch.setattr("avdetect.linear_heads.ExampleSet", examples)
+    model = make_model(streams={"face": FROZEN}, claims={"face_manipulation": ["face"]})
+    with pytest.raises(InterruptedError):
+        fit_linear(model, [recording(k, label) for k, label in enumerate(labels)], MIX, 1, 0.01, 0)
+    assert (drawn[0].forged_faces, drawn[0].same_source) == (forged, 0)
+    assert (drawn[0].face, drawn[0].voice, drawn[0].sync, drawn[0].crops) == (MIX.face, 0, 0, 1)
+
+
+def test_no_examples_are_drawn_for_claims_that_rest() -> None:
+    model = make_model(
+        streams={"face": FROZEN, "voice": {"encoder": "tdnn", "options": {"width": 8}}},
+        claims={"face_manipulation": ["face"], "voice_cloning": ["voice"]},
+    ).train()
+    assert still_taught(model, MIX) == MIX
+    model.resting = resting(model)
+    assert still_taught(model, MIX) == replace(MIX, face=0)
+    both = beside_another().train()
+    both.resting = resting(both)
+    assert still_taught(both, MIX) == MIX
 
 
 def test_the_mean_of_linear_heads_on_one_encoder_is_one_stream() -> None:

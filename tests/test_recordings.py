@@ -11,7 +11,6 @@ import torch
 from test_augment import pictures
 from test_batch import make_face
 
-from avdetect.batch import FACE_SIDE
 from avdetect.errors import ConfigError
 from avdetect.forgeries import Forged
 from avdetect.forgeries import forge as really_forge
@@ -147,21 +146,6 @@ def test_without_forging_fakes_are_the_labelled_ones(recordings: list[Recording]
             for first in range(0, len(fake) - 6400, 640)
         )
         assert best > 0.999
-
-
-def test_faces_may_come_from_one_source_more_often_than_voices(recordings: list[Recording]) -> None:
-    stranger = recording(7, source="another")
-    theirs = stranger.window.crop_landmarks
-    assert theirs is not None
-    seen = {}
-    for share in (0.0, 1.0):
-        settings = replace(
-            MIX, forged_faces=0.0, forged_voices=0.0, same_source=1 - share, same_source_faces=share
-        )
-        made = ExampleSet([*recordings, stranger], settings, 20, 0)
-        faces = [made[k].window.crop_landmarks[0] for k in range(len(made)) if k % MIX.batch == 4]
-        seen[share] = sum(np.isclose(face, theirs * FACE_SIDE / 224).all((1, 2)).any() for face in faces)
-    assert seen[0.0] > 3 and seen[1.0] == 0, "the stranger's source has no fakes to stand beside"
 
 
 def lag_of(window: Window) -> int:

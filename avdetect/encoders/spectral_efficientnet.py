@@ -45,7 +45,8 @@ class SpectralEfficientNet(nn.Module):
             raise ConfigError(f"encoder 'spectral_efficientnet': bands = {bands}; give {self.step} or more")
         self.spectrum = LinearSpectrum(bands, gate=gate, window=window, high=high)
         self.dim = 2 * self.trunk.dim
-        self.norm = nn.BatchNorm1d(self.dim, eps=LEAST)
+        # with nothing trained, all that are built alike stay alike, and one can stand for several (see `committee`)
+        self.norm = nn.BatchNorm1d(self.dim, eps=LEAST) if trained else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
     def _summary(self, spectra: Tensor) -> Tensor:
@@ -71,6 +72,6 @@ class SpectralEfficientNet(nn.Module):
                 0, rows, nn.functional.pad(found, (0, 0, 0, features.shape[1] - count)).to(features.dtype)
             )
         mask = step_mask(features.shape[1], steps)
-        normed = self.dropout(self.norm(features[mask].to(self.norm.weight.dtype)))
+        normed = self.dropout(self.norm(features[mask].to(self.trunk.stem.weight.dtype)))
         features = torch.zeros_like(features).masked_scatter(mask[..., None], normed.to(features.dtype))
         return EncoderOutput(features, steps, SAMPLE_RATE / HOP / self.step)
