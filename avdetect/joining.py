@@ -224,6 +224,10 @@ def folds_beside(
             raise ConfigError(
                 f"{run} and {other} were trained on different clips: {section}.{name} is {one} and {two}"
             )
+    if not mine["training"].get("folds"):
+        raise ConfigError(
+            f"{run}: has no folds to score anew what both say together; train with training.folds"
+        )
     models = [
         joined_model(fold_model(run, fold), claim, fold_model(other, fold), beside=True)
         for fold in range(mine["training"]["folds"])

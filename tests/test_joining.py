@@ -239,6 +239,18 @@ def test_runs_beside_each_other_are_scored_by_their_folds(
     )
 
 
+def test_runs_without_folds_cannot_stand_beside_each_other(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("file,split,voice_cloning\na.wav,train,0\nb.wav,train,1\n")
+    items = read_manifest(manifest)
+    first = finished(tmp_path / "one", another(1), items, 1.0)
+    second = finished(tmp_path / "two", voices_alone(), items, 1.0)
+    words = ("models", "join", first, "voice_cloning", second, tmp_path / "out", "--manifest", manifest)
+    told = call(*words, "--beside")
+    assert told.code == 2 and "has no folds to score anew" in " ".join(told.err)
+    assert not (tmp_path / "out").exists()
+
+
 def test_committees_of_different_sizes_are_refused() -> None:
     first, second = another(1), ear(3)
     vars(first.config).update(committee=3)
