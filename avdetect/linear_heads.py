@@ -67,12 +67,12 @@ def fit_linear(
     """Fits every linear head of `model`, in place, on `batches` batches of labelled examples, a crop or a voice each.
 
     The mean cross-entropy of examples, and `penalty` times the sum of squared weights of standardised features, are
-    least. Where a claim reads other streams too, a head says its share of their mean. A claim of which `mix` draws no
-    examples is left as it is. ConfigError where a stream can't be fitted.
+    least. Where a claim reads other streams too, a head says its share of their mean. What no claim reads, or `mix`
+    draws no examples of, is left as it is. ConfigError where a stream can't be fitted.
     """
     for name in linear_streams(model):
         claim = _claim_of(model, name)
-        if not getattr(mix, KINDS[claim]):
+        if claim is None or not getattr(mix, KINDS[claim]):
             continue
         examples = ExampleSet(recordings, _labelled(mix, claim, recordings), batches, seed)
         features, fake = _features(model, name, claim, examples)
@@ -100,9 +100,11 @@ def _labelled(mix: MixSettings, claim: Claim, recordings: Sequence[Recording]) -
     return replace(mix, **kinds, crops=1, same_source=0.0)
 
 
-def _claim_of(model: FusionModel, stream: str) -> Claim:
-    """The claim that reads a stream; ConfigError where it is not one alone, or its streams don't each learn alone."""
+def _claim_of(model: FusionModel, stream: str) -> Claim | None:
+    """The claim that reads a stream; ConfigError where several do, or its streams don't each learn alone."""
     read = [Claim(claim) for claim, names in model.config.claims.items() if stream in names]
+    if not read:
+        return None
     if len(read) != 1 or read[0] not in KINDS:
         raise ConfigError(
             f'[model.streams.{stream}] head = "linear": one claim must read it, and that one of {", ".join(KINDS)}'

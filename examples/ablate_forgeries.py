@@ -34,8 +34,11 @@ PARTS = {
     Claim.VOICE_CLONING: ("voice", "forged_voices", Kind.VOICE),
 }
 """Claim -> its part of a batch, its share of forgeries, and the kind of forgeries that teach it."""
-LEARNING = 'model.streams.face={encoder="face_cnn", options={every=2}}'
-"""What stands in the place of the recipe's frozen features, which forgeries can't teach."""
+LEARNING = {
+    Claim.FACE_MANIPULATION: 'model.streams.face={encoder="face_cnn", options={every=2}}',
+    Claim.VOICE_CLONING: 'model.claims.voice_cloning=["voice", "lcnn", "harmonics", "low"]',
+}
+"""What stands in the place of the recipe's frozen features, or is left without them: forgeries can't teach those."""
 FORGED_FACES = 0.4
 
 
@@ -45,8 +48,9 @@ def configured(args: argparse.Namespace, claim: Claim, kind: str) -> TrainConfig
     overrides = [f"data.manifest={args.manifest}", f"data.cache={args.cache}", f"training.out={args.out}"]
     overrides += [f"training.steps={args.steps}", f"training.evaluate_every={args.steps}", "training.folds=0"]
     overrides += [f"mix.{other}=0" for other in ("voice", "face", "sync") if other != part]
+    overrides.append(LEARNING[claim])
     if claim is Claim.FACE_MANIPULATION:
-        overrides += [LEARNING, f"mix.{share}={FORGED_FACES}"]
+        overrides.append(f"mix.{share}={FORGED_FACES}")
     if kind == "none":
         overrides.append(f"mix.{share}=0.0")
     elif kind != "all":

@@ -70,10 +70,11 @@ def test_a_face_head_learns_and_nothing_else_moves() -> None:
     assert said[1] > said[0] + 1
 
 
-def test_a_claim_that_is_not_taught_keeps_its_head() -> None:
-    model = make_model(streams={"face": FROZEN}, claims={"face_manipulation": ["face"]})
+@pytest.mark.parametrize(("read", "faces"), [("face", 0), ("other", 2)], ids=["not taught", "not read"])
+def test_a_head_that_nothing_asks_for_is_left_as_it_is(read: str, faces: int) -> None:
+    model = make_model(streams={"face": FROZEN, "other": LEARNING}, claims={"face_manipulation": [read]})
     before = copy.deepcopy(model.state_dict())
-    fit_linear(model, [recording(0)], replace(MIX, face=0), 1, 0.01, 0)
+    fit_linear(model, [recording(0)], replace(MIX, face=faces), 1, 0.01, 0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
