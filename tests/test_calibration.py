@@ -103,6 +103,6 @@ def test_all_claims_together_call_fewer_than_five_in_a_hundred_real_clips_manipu
         score = 1 / (1 + math.exp(-(line["scale"] * float(row["logit"]) + line["bias"])))
         called[row["file"]] = called.get(row["file"], False) or score >= bounds["high"]
     real = [name for name in called if name not in made]
-    assert set(FALSE_ALARMS) == set(CLAIMS) and len(real) > 600
+    assert set(FALSE_ALARMS) == set(CLAIMS) and len(real) > 500
     for clips in (real, [name for name in real if name.startswith("video")]):
         assert sum(called[name] for name in clips) < 0.05 * len(clips)
