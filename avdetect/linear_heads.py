@@ -38,10 +38,16 @@ def linear_streams(model: FusionModel) -> list[str]:
 
 
 def resting(model: FusionModel) -> frozenset[str]:
-    """The linear streams with nothing to train but their heads: gradient steps would be wasted on them."""
+    """The linear streams with nothing to train but their heads: gradient steps would be wasted on them.
+
+    ConfigError where one can't be fitted: before the others learn, not after.
+    """
+    names = linear_streams(model)
+    for name in names:
+        _claim_of(model, name)
     return frozenset(
         name
-        for name in linear_streams(model)
+        for name in names
         if not any(weight.requires_grad for weight in model.encoders[name].parameters())
     )
 

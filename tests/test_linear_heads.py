@@ -99,8 +99,11 @@ def test_a_linear_head_weighs_each_step_by_itself() -> None:
 )
 def test_a_stream_that_cannot_be_fitted_alone_is_refused(claims: dict[str, list[str]], words: str) -> None:
     streams = {name: FROZEN for names in claims.values() for name in names}
+    model = make_model(streams=streams, claims=claims)
     with pytest.raises(ConfigError, match=words):
-        fit_linear(make_model(streams=streams, claims=claims), [recording(0)], MIX, 1, 0.01, 0)
+        resting(model)  # which a run asks before its first step
+    with pytest.raises(ConfigError, match=words):
+        fit_linear(model, [recording(0)], MIX, 1, 0.01, 0)
 
 
 def beside_another() -> FusionModel:
