@@ -141,6 +141,8 @@ def _watchers(args: argparse.Namespace) -> list[Watcher]:
 
 
 def _detect(args: argparse.Namespace, apart: bool) -> int:
+    # PyTorch's threads would else keep a core busy that faces are followed on, while they wait for each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     watchers = _watchers(args) if apart else []  # first of all: they import as much as we do
     try:
         return _detect_with(watchers, args)

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avdetect import hub
+from avdetect.encoders import sees_mouths
 from avdetect.errors import MediaError
 from avdetect.faces import FaceFinder
 from avdetect.fusion_settings import STEP_RATE, FusionSettings
+from avdetect.hearing import Hearing
 from avdetect.loading import load_network
 from avdetect.types import (
     CLAIMS,
@@ -74,8 +76,7 @@ class Detector:
         hub.check_device(device)
         self._folder, self._device = hub.find(model), device
         self.model_info = hub.info(self._folder)
-        window = hub.read_config(self._folder).get("window", {})
-        self.settings = WindowSettings(float(window.get("length", 4.0)), float(window.get("hop", 2.0)))
+        self.settings = _windows_of(hub.read_config(self._folder))
         # One thread: two that are in the middle of importing one package trip over it.
         self._background = ThreadPoolExecutor(1, "model")
         self._loading: Future[FusionNetwork] | None = None
@@ -126,7 +127,6 @@ class Detector:
             if prepared is None:
                 prepared = prepare(path, self.settings, audio_path=audio_path, background=self._background)
                 prepared.finder = self._look_for_faces() if prepared.clip.has_video else None
-            self._load()
             evidence, model_s = self._score(prepared, progress)
         except MediaError as error:
             return self.failure(path, str(error))
@@ -144,11 +144,12 @@ class Detector:
         """Runs the model over the windows as they come; gives the evidence, and the model's seconds."""
         spent, duration = 0.0, prepared.clip.duration
         evidence: ClipEvidence | None = None
+        hearing = Hearing(prepared, self._load(), self._background)
         for windows in _batched(iter(prepared), BATCH):
             model = self.model
             began = time.perf_counter()
             evidence = evidence or self._no_evidence()
-            self._add(evidence, windows, model)
+            self._add(evidence, windows, model, hearing)
             spent += time.perf_counter() - began
             if progress is not None and duration:
                 progress(min(1.0, windows[-1].end / duration))
@@ -161,14 +162,17 @@ class Detector:
 
         return ClipEvidence()
 
-    def _add(self, evidence: ClipEvidence, windows: list[Window], model: FusionNetwork) -> None:
+    def _add(
+        self, evidence: ClipEvidence, windows: list[Window], model: FusionNetwork, hearing: Hearing
+    ) -> None:
         import torch
 
         from avdetect.batch import collate
 
         with torch.inference_mode():
             batch = collate(windows, mouth_crops=model.sees_mouth_crops)
-            evidence.add(windows, model(**{name: tensor.to(self._device) for name, tensor in batch.items()}))
+            laid = {name: tensor.to(self._device) for name, tensor in batch.items()}
+            evidence.add(windows, model(**laid, heard=hearing.of(windows)))
 
     def _judge(self, prepared: Prepared, evidence: ClipEvidence) -> Verdict:
         clip = prepared.clip
@@ -206,6 +210,13 @@ class Detector:
                 if track in usable and track is not None
             },
         )
+
+
+def _windows_of(config: dict[str, Any]) -> WindowSettings:
+    """How a model wants clips to be cut."""
+    window, streams = config.get("window", {}), config.get("streams", {})
+    mouths = any(map(sees_mouths, streams.values()))
+    return WindowSettings(float(window.get("length", 4.0)), float(window.get("hop", 2.0)), mouths=mouths)
 
 
 def detect(path: str | Path, model: str | Path = hub.DEFAULT, **options: Any) -> Verdict:

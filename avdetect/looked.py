@@ -75,8 +75,10 @@ def _track_arrays(track: int, frames: dict[int, _Seen]) -> Arrays:
     arrays: Arrays = {
         f"{track}.frames": np.array(list(frames), np.int64),
         f"{track}.landmarks": np.stack([one.landmarks for one in frames.values()]),
-        f"{track}.mouths": np.stack([one.mouth for one in frames.values()]),
     }
+    mouths = [one.mouth for one in frames.values() if one.mouth is not None]
+    if len(mouths) == len(frames):
+        arrays[f"{track}.mouths"] = np.stack(mouths)
     if cropped:
         arrays[f"{track}.crop_frames"] = np.array(list(cropped), np.int64)
         arrays[f"{track}.crops"] = np.stack([crop for crop, _ in cropped.values()])
@@ -117,10 +119,11 @@ def _seen(arrays: Arrays, track: str) -> dict[int, _Seen]:
     if f"{track}.crops" in arrays:
         pictures = zip(arrays[f"{track}.crops"], arrays[f"{track}.crop_landmarks"], strict=True)
         crops = dict(zip(arrays[f"{track}.crop_frames"].tolist(), pictures, strict=True))
-    frames = zip(arrays[f"{track}.landmarks"], arrays[f"{track}.mouths"], strict=True)
+    indices, landmarks = arrays[f"{track}.frames"].tolist(), arrays[f"{track}.landmarks"]
+    mouths = arrays.get(f"{track}.mouths", [None] * len(indices))
     return {
-        index: _Seen(landmarks, mouth, crops.get(index))
-        for index, (landmarks, mouth) in zip(arrays[f"{track}.frames"].tolist(), frames, strict=True)
+        index: _Seen(points, mouth, crops.get(index))
+        for index, points, mouth in zip(indices, landmarks, mouths, strict=True)
     }
 
 

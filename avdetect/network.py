@@ -8,7 +8,7 @@ This is plain PyTorch, all that scoring needs. `fusion.FusionModel` is the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -133,13 +133,15 @@ class FusionNetwork(nn.Module):
         labels: Tensor | None = None,
         true_lag: Tensor | None = None,
         num_items_in_batch: Tensor | None = None,
+        heard: Mapping[str, EncoderOutput] | None = None,
     ) -> FusionOutput:
         """Waveform [B, S] and lengths in samples (0: no sound); speech [B, T] where someone speaks;
 
         mouth [B, T, P] and lengths in frames; found [B, T]; mouth_crops [B, T, M, M] and lengths in frames;
         faces [B, N, 3, H, W] and lengths in crops, both kinds of crops uint8 or 0..1;
         labels [B, C] in {0, 1, nan}; true_lag [B] frames by which the sound is late, nan where unknown;
-        num_items_in_batch [C + 1]: how many rows of a whole training step teach each claim (see `losses`).
+        num_items_in_batch [C + 1]: how many rows of a whole training step teach each claim (see `losses`);
+        heard: what `hear` gave for the rows' sound, which is then not encoded again.
         """
         inputs = {
             "audio": (waveform, waveform_lengths),
@@ -150,7 +152,9 @@ class FusionNetwork(nn.Module):
         batch = next(len(x) for x, _ in inputs.values() if x is not None)
         seconds = max(self.seconds_of(kind, x) for kind, (x, _) in inputs.items() if x is not None)
         steps = max(1, int(seconds * STEP_RATE + 0.5))
-        encoded = self._encode(inputs, batch, labels)
+        if heard is not None:
+            inputs["audio"] = None, None
+        encoded = {**self._encode(inputs, batch, labels), **(heard or {})}
         compared = self._compare(encoded, found, steps)
         said: dict[str, tuple[Tensor, Tensor]] = {}
         if self._joint:
@@ -171,6 +175,10 @@ class FusionNetwork(nn.Module):
             output.loss = self._loss(output, labels, compared, true_lag, num_items_in_batch, said)
         return output
 
+    def hear(self, waveform: Tensor, waveform_lengths: Tensor) -> dict[str, EncoderOutput]:
+        """What each audio encoder makes of sound [B, S] alone, to be given to `forward` once faces are there."""
+        return self._encode({"audio": (waveform, waveform_lengths)}, len(waveform), None)
+
     @staticmethod
     def seconds_of(kind: str, x: Tensor) -> float:
         """How long an input is, padding included; `kind`: its modality."""
@@ -183,7 +191,7 @@ class FusionNetwork(nn.Module):
         """Each stream over the rows that have its input and, where labels are given, whose labels can teach it."""
         encoded = {}
         for name, encoder in self.encoders.items():
-            x, lengths = inputs[self.modalities[name]]
+            x, lengths = inputs.get(self.modalities[name], (None, None))
             if name in self.resting or x is None or lengths is None or not bool((lengths > 0).any()):
                 continue
             wanted = lengths > 0

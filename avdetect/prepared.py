@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avdetect.errors import InputError
@@ -93,7 +93,8 @@ class Cache:
         return None
 
     def _make(self, key: str, item: Item, settings: WindowSettings) -> Kept:
-        looked = Looked.at(prepare(item.path, settings, audio_path=item.audio_path))
+        whole = replace(settings, mouths=True)
+        looked = Looked.at(prepare(item.path, whole, audio_path=item.audio_path))
         place = self.shards.add(key, encoded(looked))
         return Kept(item, key, looked.clip.duration, place.size)
 

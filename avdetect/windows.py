@@ -44,11 +44,15 @@ MIN_FOUND = 0.4
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """Seconds of a window and between the starts of two; how many faces are followed at once."""
+    """Seconds of a window and between the starts of two; how many faces are followed at once.
+
+    `mouths`: whether windows have mouth crops, which few models look at.
+    """
 
     length: float = 4.0
     hop: float = 2.0
     max_faces: int = 8
+    mouths: bool = True
 
     def starts(self, duration: float) -> list[int]:
         """First frame of each window over `duration` seconds; the last one ends with the clip."""
@@ -65,7 +69,7 @@ class _Seen:
     """One face in one frame, reduced to what windows need."""
 
     landmarks: Floats
-    mouth: NDArray[np.uint8]
+    mouth: NDArray[np.uint8] | None
     crop: tuple[NDArray[np.uint8], Floats] | None
 
 
@@ -87,17 +91,28 @@ class Prepared:
     listening: Future[SpeechReport] | None = None
 
     def __iter__(self) -> Iterator[Window]:
-        total = max(1, round(self.clip.duration * FRAME_RATE))
-        length = min(total, round(self.settings.length * FRAME_RATE))
-        starts = self.settings.starts(self.clip.duration)
+        spans = self.spans()
         seen: dict[int, dict[int, _Seen]] = {}
         for index in self._look(seen):
-            while starts and index >= starts[0] + length:
-                yield from self._windows(starts.pop(0), length, seen)
-                _forget(seen, starts[0] if starts else index)
-        for start in starts:
-            yield from self._windows(start, length, seen)
-            _forget(seen, start + 1)
+            while spans and index >= sum(spans[0]):
+                yield from self._windows(*spans.pop(0), seen)
+                _forget(seen, spans[0][0] if spans else index)
+        for first, length in spans:
+            yield from self._windows(first, length, seen)
+            _forget(seen, first + 1)
+
+    def spans(self) -> list[tuple[int, int]]:
+        """First frame and length, in frames, of each window in turn."""
+        total = max(1, round(self.clip.duration * FRAME_RATE))
+        length = min(total, round(self.settings.length * FRAME_RATE))
+        return [(start, length) for start in self.settings.starts(self.clip.duration)]
+
+    def sound(self, first: int, length: int) -> Window:
+        """The window of `length` frames from frame `first`, with what can be heard in it; not yet where speech is."""
+        window = Window(first / FRAME_RATE, (first + length) / FRAME_RATE)
+        if self.clip.waveform is None:
+            return window
+        return replace(window, waveform=_cut(self.clip.waveform, first, length))
 
     def _look(self, seen: dict[int, dict[int, _Seen]]) -> Iterator[int]:
         """Reads frames, follows faces, notes what is seen; gives the number of frames done."""
@@ -116,7 +131,7 @@ class Prepared:
             for frame in source:
                 clock = self._spend("decode", clock)
                 for face in tracker.update(frame):
-                    seen.setdefault(face.track, {})[frame.index] = _reduce(frame, face)
+                    seen.setdefault(face.track, {})[frame.index] = _reduce(frame, face, self.settings.mouths)
                 clock = self._spend("faces", clock)
                 yield frame.index + 1
                 clock = time.perf_counter()
@@ -135,16 +150,11 @@ class Prepared:
 
     def _windows(self, first: int, length: int, seen: dict[int, dict[int, _Seen]]) -> Iterator[Window]:
         """One window per face that is there for long enough; without one, a window of sound alone."""
-        start, end = first / FRAME_RATE, (first + length) / FRAME_RATE
-        sound = Window(start, end)
-        if self.clip.waveform is not None:
+        sound = self.sound(first, length)
+        if sound.waveform is not None:
             self._listen()
             segments = self.speech.segments if self.speech else ()
-            sound = replace(
-                sound,
-                waveform=_cut(self.clip.waveform, first, length),
-                speech=speech_mask(segments, start, length),
-            )
+            sound = replace(sound, speech=speech_mask(segments, sound.start, length))
         faces = 0
         for track, frames_seen in sorted(seen.items()):
             here = {i - first: frames_seen[i] for i in range(first, first + length) if i in frames_seen}
@@ -155,9 +165,9 @@ class Prepared:
             yield sound
 
 
-def _reduce(frame: Frame, face: Face) -> _Seen:
+def _reduce(frame: Frame, face: Face, mouths: bool) -> _Seen:
     crop = crop_face(frame.image, face.landmarks) if frame.index % CROP_EVERY == 0 else None
-    return _Seen(face.landmarks, crop_mouth(frame.image, face.landmarks), crop)
+    return _Seen(face.landmarks, crop_mouth(frame.image, face.landmarks) if mouths else None, crop)
 
 
 def _forget(seen: dict[int, dict[int, _Seen]], before: int) -> None:
@@ -183,21 +193,15 @@ def _with_face(sound: Window, track: int, here: dict[int, _Seen], length: int) -
     for index in range(length):
         last = here.get(index, last)
         held.append(last)
+    window = replace(sound, track=track, found=found, landmarks=np.stack([one.landmarks for one in held]))
+    mouths = [one.mouth for one in held if one.mouth is not None]
+    if len(mouths) == length:
+        window = replace(window, mouth_crops=np.stack(mouths))
     crops = [(index, one.crop) for index, one in here.items() if one.crop is not None]
     if not crops:
-        return replace(
-            sound,
-            track=track,
-            found=found,
-            landmarks=np.stack([one.landmarks for one in held]),
-            mouth_crops=np.stack([one.mouth for one in held]),
-        )
+        return window
     return replace(
-        sound,
-        track=track,
-        found=found,
-        landmarks=np.stack([one.landmarks for one in held]),
-        mouth_crops=np.stack([one.mouth for one in held]),
+        window,
         face_crops=np.stack([crop[0] for _, crop in crops]),
         crop_frames=np.array([index for index, _ in crops], np.int64),
         crop_landmarks=np.stack([crop[1] for _, crop in crops]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from workshop import run as train_run
 
 from avdetect import detect, hub
 from avdetect.batch import LIPS
+from avdetect.encoders import sees_mouths
 from avdetect.encoders.lip_crops import LipCrops
 from avdetect.errors import ConfigError
 from avdetect.fusion import FusionModel
@@ -194,6 +196,28 @@ def test_the_shipped_model_neither_asks_for_crops_nor_reads_them() -> None:
     plain = run(model, **{name: value for name, value in batch.items() if name not in NAMES})
     given = run(model, **batch)
     assert torch.equal(given.clip_logits, plain.clip_logits) and torch.equal(given.curve, plain.curve)
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (CROPS, True),
+        (STREAMS["lips"], False),
+        ({"encoder": "members", "options": {"of": [STREAMS["lips"], STREAMS["lips"]]}}, False),
+        ({"encoder": "members", "options": {"of": [CROPS, CROPS]}}, True),
+        ({"encoder": "somebody_elses"}, True),
+        ({"encoder": "members", "options": "all"}, False),
+        ("lips", True),
+    ],
+)
+def test_mouths_are_cropped_for_whoever_may_look(stream: Any, expected: bool) -> None:
+    assert sees_mouths(stream) is expected
+
+
+def test_a_detector_crops_mouths_where_its_model_sees_them(tmp_path: Path) -> None:
+    assert not detect.Detector("base").settings.mouths
+    make_model({**STREAMS, "mouth": CROPS}).save_pretrained(tmp_path / "sees")
+    assert detect.Detector(tmp_path / "sees").settings.mouths
 
 
 # Training

@@ -98,6 +98,19 @@ def test_windows_of_any_settings_are_those_of_the_clip(
     assert len(list((tmp_path_factory.getbasetemp() / "any").glob("*.tar"))) == 1
 
 
+def test_mouths_are_kept_for_others_and_only_cropped_where_wanted(talking: Item, tmp_path: Path) -> None:
+    without = replace(SETTINGS, mouths=False)
+    blind = Looked.at(prepare(talking.path, without))
+    assert all(window.mouth_crops is None for window in blind)
+    back = decoded(encoded(blind), talking.path, without)
+    assert [w.mouth_crops is None and w.landmarks is not None for w in back] == [True] * len(list(blind))
+    cache = Cache(tmp_path / "cache")
+    cache.keep(talking, without)
+    found = cache.find(talking, SETTINGS)
+    assert found is not None
+    assert all(window.mouth_crops is not None for window in found if window.track is not None)
+
+
 def test_training_gets_the_windows_without_faces_that_cannot_be_assessed(
     talking: Item, tmp_path: Path
 ) -> None:

@@ -144,6 +144,17 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
 }
 
 
+def sees_mouths(stream: Any) -> bool:
+    """Whether the encoder of a stream's table may ask for mouth crops, told without building it.
+
+    `lip_crops` does, and of another package's nobody knows.
+    """
+    name, options = (stream.get(key) if isinstance(stream, dict) else None for key in ("encoder", "options"))
+    if name == "members" and isinstance(options, dict) and isinstance(options.get("of"), list):
+        return any(map(sees_mouths, options["of"]))
+    return name not in ENCODERS or name == "lip_crops"
+
+
 def build_encoder(name: str, **options: Any) -> Encoder:
     """The encoder `name` with `options`; ConfigError for a name or an option that it doesn't have."""
     import difflib

@@ -26,7 +26,7 @@ SIZE = 224
 STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3))
 """Kernel, stride, expansion, channels, blocks of the first five of its seven stages."""
 BLOCKS = sum(stage[-1] for stage in STAGES)
-TOGETHER = 4
+TOGETHER = 1
 """Crops computed at once: the maps of more of them don't fit into a core's cache."""
 LEAST = 0.01
 """A variance of features that says nothing: over faces, and over voices, each has at least twenty times as much."""
