@@ -72,7 +72,7 @@ class Footage:
 
 def look(path: Path, longest: float, audio_path: Path | None = None) -> Footage:
     """The first `longest` seconds of a clip as one window. MediaError where it cannot be read."""
-    prepared = prepare(path, WindowSettings(longest, longest), audio_path=audio_path)
+    prepared = prepare(path, WindowSettings(longest, longest, spare=0.0), audio_path=audio_path)
     windows = list(takewhile(lambda window: window.start == 0, prepared))  # a long clip is read no further
     seen = [window for window in windows if _width(window) >= LEAST_WIDTH]
     if seen:

@@ -46,22 +46,25 @@ MIN_FOUND = 0.4
 class WindowSettings:
     """Seconds of a window and between the starts of two; how many faces are followed at once.
 
-    `mouths`: whether windows have mouth crops, which few models look at.
+    `mouths`: whether windows have mouth crops, which few models look at. `spare`: by what share of its length the last
+    window may be longer, where little is left over; one more would see almost the same again.
     """
 
     length: float = 4.0
     hop: float = 2.0
     max_faces: int = 8
     mouths: bool = True
+    spare: float = 0.2
 
-    def starts(self, duration: float) -> list[int]:
-        """First frame of each window over `duration` seconds; the last one ends with the clip."""
+    def spans(self, duration: float) -> list[tuple[int, int]]:
+        """First frame and length, in frames, of each window of a clip of `duration` seconds; the last ends with it."""
         total = max(1, round(duration * FRAME_RATE))
         length, hop = round(self.length * FRAME_RATE), round(self.hop * FRAME_RATE)
-        if total <= length:
-            return [0]
-        starts = list(range(0, total - length, hop))
-        return [*starts, total - length]
+        *starts, last = range(0, max(1, total - length + 1), hop)
+        left = total - last - length
+        if left <= self.spare * length:
+            return [*((start, length) for start in starts), (last, total - last)]
+        return [*((start, length) for start in [*starts, last]), (total - length, length)]
 
 
 @dataclass
@@ -103,9 +106,7 @@ class Prepared:
 
     def spans(self) -> list[tuple[int, int]]:
         """First frame and length, in frames, of each window in turn."""
-        total = max(1, round(self.clip.duration * FRAME_RATE))
-        length = min(total, round(self.settings.length * FRAME_RATE))
-        return [(start, length) for start in self.settings.starts(self.clip.duration)]
+        return self.settings.spans(self.clip.duration)
 
     def sound(self, first: int, length: int) -> Window:
         """The window of `length` frames from frame `first`, with what can be heard in it; not yet where speech is."""

@@ -32,18 +32,37 @@ Walked = tuple[Prepared, list[Any]]
 @pytest.mark.parametrize("hop", [1.0, 2.0])
 @pytest.mark.parametrize("duration", [0.04, 0.5, 1.99, 2.0, 2.04, 4.0, 4.04, 5.96, 6.0, 23.4, 61.0])
 def test_windows_cover_the_clip_and_end_with_it(duration: float, hop: float, length: float) -> None:
-    starts = WindowSettings(length, hop).starts(duration)
-    frames = round(duration * 25)
-    each = min(frames, round(length * 25))
-    assert starts[0] == 0 and starts[-1] + each == frames
+    spans = WindowSettings(length, hop).spans(duration)
+    frames, each = round(duration * 25), round(length * 25)
+    starts = [start for start, _ in spans]
+    assert starts[0] == 0 and sum(spans[-1]) == frames
     assert starts == sorted(set(starts))
-    covered = {frame for start in starts for frame in range(start, start + each)}
+    assert all(size == each for _, size in spans[:-1])
+    assert min(frames, each) <= spans[-1][1] <= 1.2 * each
+    covered = {frame for start, size in spans for frame in range(start, start + size)}
     assert covered == set(range(frames))
     assert all(b - a <= round(hop * 25) for a, b in pairwise(starts))
 
 
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        (10.0, [(0, 250)]),
+        (12.0, [(0, 300)]),
+        (12.04, [(0, 250), (51, 250)]),
+        (18.0, [(0, 250), (200, 250)]),
+        (19.0, [(0, 250), (200, 275)]),
+        (20.04, [(0, 250), (200, 250), (251, 250)]),
+    ],
+)
+def test_what_little_is_left_over_belongs_to_the_last_window(
+    duration: float, expected: list[tuple[int, int]]
+) -> None:
+    assert WindowSettings(10.0, 8.0).spans(duration) == expected
+
+
 def test_no_clip_is_too_short_for_a_window() -> None:
-    assert WindowSettings().starts(0.0) == [0]
+    assert WindowSettings().spans(0.0) == [(0, 1)]
 
 
 def windows_of(path: Path, settings: WindowSettings | None = None) -> Walked:
@@ -56,13 +75,13 @@ def test_sound_alone_is_cut_at_the_sample(tmp_path: Path) -> None:
     prepared, windows = windows_of(path, WindowSettings(2.0, 1.0))
     waveform = prepared.clip.waveform
     assert waveform is not None
-    assert [w.start for w in windows] == [0.0, 1.0, 2.0, 3.0, pytest.approx(3.28)]
+    assert [w.start for w in windows] == [0.0, 1.0, 2.0, 3.0] and windows[-1].end == 5.28
     for window in windows:
-        first = round(window.start * 16_000)
-        piece = waveform[first : first + 32_000]
+        first, steps = round(window.start * 16_000), 57 if window is windows[-1] else 50
+        piece = waveform[first : first + steps * STEP]
         np.testing.assert_array_equal(window.waveform[: len(piece)], piece)
         assert not window.waveform[len(piece) :].any()
-        assert len(window.waveform) == 32_000 and len(window.speech) == 50
+        assert len(window.waveform) == steps * STEP and len(window.speech) == steps
         assert window.track is None and window.face_crops is None and window.landmarks is None
     assert prepared.tracks == []
 
@@ -126,7 +145,7 @@ def test_windows_of_a_talking_face_are_aligned(talking: Walked) -> None:
     prepared, windows = talking
     waveform = prepared.clip.waveform
     assert waveform is not None
-    assert [round(w.start * 25) for w in windows] == prepared.settings.starts(prepared.clip.duration)
+    assert [(round(w.start * 25), w.steps) for w in windows] == prepared.spans()
     for window in windows:
         first, steps = round(window.start * 25), window.steps
         piece = waveform[first * STEP : (first + steps) * STEP]
