@@ -44,9 +44,11 @@ def joined_model(
 ) -> FusionModel:
     """`model` with `claim` as `other` tells it, or `beside` as the mean of the streams of both tells it.
 
-    ConfigError where the claim's streams can't be told apart in both. Calibration and thresholds are those of `other`.
+    `model` need not tell the claim yet, unless it is `beside`. ConfigError where its streams can't be told apart in
+    both. Calibration and thresholds are those of `other`.
     """
-    for one in (model, other):
+    _check_fusion(model)
+    for one in (model, other) if beside or claim.value in model.config.claims else (other,):
         _check(one, claim)
     if beside:
         _check_beside(model, claim, other)
@@ -103,9 +105,13 @@ def _check_beside(model: FusionModel, claim: Claim, other: FusionModel) -> None:
         )
 
 
-def _check(model: FusionModel, claim: Claim) -> None:
+def _check_fusion(model: FusionModel) -> None:
     if model.config.fusion != Fusion.EVIDENCE.value:
         raise ConfigError('claims can be joined where fusion = "evidence"; attention reads streams together')
+
+
+def _check(model: FusionModel, claim: Claim) -> None:
+    _check_fusion(model)
     if claim.value not in model.config.claims:
         raise ConfigError(f"a model that is to be joined tells nothing of {claim.value}")
     mine = set(_streams(model, claim))
@@ -167,13 +173,15 @@ def join_runs(
     other: Path,
     manifest: Path,
     out: Path,
+    name: str = "",
     version: str = "",
     beside: bool = False,
 ) -> None:
     """Writes a run folder `out`: the model of `run` with `claim` from `other`, the scores of both and a card.
 
     `manifest`: what both were trained on. `beside`: the claim reads the streams of both runs, and is scored by the
-    models of their folds. ConfigError where they can't be joined.
+    models of their folds. `name`, `version`: of the joined model, those of `run` where empty. ConfigError where they
+    can't be joined.
     """
     if out.exists():
         raise ConfigError(f"{out}: is there already; give a new folder")
@@ -182,8 +190,8 @@ def join_runs(
         raise ConfigError(f"{run} and {other} were trained on different manifests")
     items = items_of(run, manifest)
     model = joined_model(load(run / "model"), claim, load(other / "model"), beside=beside)
-    if version:
-        vars(model.config).update(version=version)
+    told = {key: value for key, value in (("name", name), ("version", version)) if value}
+    vars(model.config).update(told)
     folds: list[FusionModel] = []
     if beside:
         folds, others = folds_beside(run, claim, other, items, manifest)

@@ -69,6 +69,7 @@ def models_parser() -> argparse.ArgumentParser:
     join.add_argument(
         "--manifest", type=Path, required=True, metavar="FILE", help="what both were trained on"
     )
+    join.add_argument("--name", default="", metavar="N", help="the joined model's name (default: RUN's)")
     join.add_argument(
         "--version", default="", metavar="V", help="the joined model's version (default: RUN's)"
     )
@@ -238,6 +239,7 @@ def _join(args: argparse.Namespace) -> int:
         other=args.other,
         manifest=args.manifest,
         out=args.out,
+        name=args.name,
         version=args.version,
         beside=args.beside,
     )

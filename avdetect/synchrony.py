@@ -1,7 +1,8 @@
 """Lips against speech: how alike they are at each lag, and what that says.
 
 A clip is compared with itself: the similarity at the true offset against the same clip's own similarity at all other
-lags. The shape of that curve, not its level, makes the logit, so no fake is needed to calibrate it. A lag of +k frames
+lags. How far it stands above them makes the logit, by one weight: curves of clips that were trained on are much clearer
+than any others, so that whatever learns their shape is wrong of these. A lag of +k frames
 compares each mouth with the sound k frames later: where the peak stands at +k, the sound is late by k frames.
 """
 
@@ -15,8 +16,12 @@ from torch import Tensor, nn
 from avdetect.encoders.masking import step_mask
 from avdetect.types import EncoderOutput
 
-NEAR = 2
-"""Frames around zero lag that count as in sync (80 ms; ITU-R BT.1359 puts what people notice at +45/-125 ms)."""
+NEAR = 3
+"""Frames around zero lag that may count as in sync (120 ms; ITU-R BT.1359 puts what people notice at +45/-125 ms)."""
+APART = 0.006
+"""Similarity by which a peak there counts less, times the square of its lag in frames."""
+LEAD = 2.0
+"""How much more the distance to the best lag elsewhere counts than that to the mean of the far ones."""
 
 IN_STEP = 0.7
 """Frames: spread of the true offsets among clips whose sound belongs to their picture (28 ms)."""
@@ -57,7 +62,10 @@ class Synchrony(nn.Module):
         super().__init__()
         self.lags = lags
         self.log_scale = nn.Parameter(torch.tensor(2.3))
-        self.head = nn.Sequential(nn.Linear(FEATURES, 16), nn.GELU(), nn.Linear(16, 1))
+        self.head = nn.Linear(1, 1)
+        with torch.no_grad():  # about a third parts clips in step from others once the encoders have learnt
+            self.head.weight.fill_(-10.0)
+            self.head.bias.fill_(10.0 / 3)
 
     def forward(self, lips: EncoderOutput, speech: EncoderOutput, found: Tensor | None) -> SynchronyCurve:
         """The similarity of lips and speech at all lags; steps without a face (`found` [B, T]) are left out."""
@@ -98,6 +106,19 @@ class Synchrony(nn.Module):
         length = torch.log1p(weight.amax(-1)) / 5
         return torch.stack([here / 4, best / 4, (here - best) / 4, mean[..., 0] * 4, away, length], -1)
 
+    def agreement(self, total: Tensor, weight: Tensor) -> Tensor:
+        """[..., L] sums -> [...]: how far the peak near zero lag stands above the mean of the clip's own far lags, and
+        LEAD times how far above its best lag elsewhere; in units of similarity, whatever its length.
+
+        Another person's speech has no such peak, and sound that was moved has it elsewhere.
+        """
+        lags = self._lags(total)
+        near = lags.abs() <= NEAR
+        curve, enough, mean, _ = self._far_lags(total, weight)
+        here = (curve - APART * lags.square()).masked_fill(~(enough & near), -1.0).amax(-1)
+        there = curve.masked_fill(~enough | near, -1.0).amax(-1)
+        return here - mean[..., 0] + LEAD * (here - there)
+
     @torch.no_grad()
     def confidence(self, total: Tensor, weight: Tensor) -> Tensor:
         """[..., L] -> [...] how far the peak near zero lag stands above the clip's own far lags, in their spread.
@@ -109,20 +130,25 @@ class Synchrony(nn.Module):
 
     def _against_far_lags(self, total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """[..., L] z-scores of the curve, -3 where it rests on too little, and the mean of its far lags [..., 1]."""
+        curve, enough, mean, spread = self._far_lags(total, weight)
+        return ((curve - mean) / spread).masked_fill(~enough, -3.0).clamp(-12, 12), mean
+
+    def _far_lags(self, total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """[..., L] sums -> the curve, where it rests on enough; mean and spread of its far lags [..., 1]."""
         curve = total / weight.clamp_min(1)
-        enough = weight >= 0.3 * weight.amax(-1, keepdim=True).clamp_min(1)
+        enough = weight >= 0.5 * weight.amax(-1, keepdim=True).clamp_min(1)
         far = enough & (self._lags(total).abs() > 5)
         count = far.sum(-1, keepdim=True).clamp_min(1)
         mean = (curve * far).sum(-1, keepdim=True) / count
         spread = (((curve - mean) ** 2 * far).sum(-1, keepdim=True) / count + 1e-4).sqrt()
-        return ((curve - mean) / spread).masked_fill(~enough, -3.0).clamp(-12, 12), mean
+        return curve, enough, mean, spread
 
     def _lags(self, like: Tensor) -> Tensor:
         return torch.arange(-self.lags, self.lags + 1, device=like.device)
 
     def logit(self, total: Tensor, weight: Tensor) -> Tensor:
         """[..., L] sums of similarity and weights -> [...] logit of a mismatch."""
-        logit: Tensor = self.head(self.features(total, weight))[..., 0]
+        logit: Tensor = self.head(self.agreement(total, weight)[..., None])[..., 0]
         return logit
 
     @torch.no_grad()

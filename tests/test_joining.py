@@ -71,6 +71,18 @@ def test_other_streams_can_take_the_place_of_a_claims_own() -> None:
     assert run(joint, **make_batch()).claim_mask[:, [FACE, SYNC]].all()
 
 
+def test_a_claim_can_be_added_to_a_run_that_tells_nothing_of_it() -> None:
+    lips = {name: STREAMS[name] for name in ("lips", "speech")}
+    talks = another(3, streams=lips, claims={"lip_sync_mismatch": ["sync"]})
+    joint, batch = joined_model(voices_alone(), Claim.LIP_SYNC_MISMATCH, talks), make_batch()
+    assert set(joint.config.streams) == {"ear", "lips", "speech"}
+    said, ear_said, lips_said = (run(model, **batch).clip_logits for model in (joint, voices_alone(), talks))
+    assert torch.equal(said[:, VOICE], ear_said[:, VOICE]) and torch.equal(said[:, SYNC], lips_said[:, SYNC])
+    assert joint.config.calibration["lip_sync_mismatch"]["scale"] == 4.0
+    with pytest.raises(ConfigError, match="tells nothing of lip_sync_mismatch"):
+        joined_model(talks, Claim.LIP_SYNC_MISMATCH, voices_alone())
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -116,7 +128,18 @@ def test_a_joined_run_has_the_scores_of_both_and_a_card(tmp_path: Path) -> None:
     second = finished(tmp_path / "two", voices_alone(), items, 5.0)
     out = tmp_path / "out"
     told = call(
-        "models", "join", first, "voice_cloning", second, out, "--manifest", manifest, "--version", "9"
+        "models",
+        "join",
+        first,
+        "voice_cloning",
+        second,
+        out,
+        "--manifest",
+        manifest,
+        "--version",
+        "9",
+        "--name",
+        "both",
     )
     assert told.code == 0 and told.out.strip() == str(out)
     rows = list(csv.DictReader((out / "scores.csv").open()))
@@ -125,6 +148,7 @@ def test_a_joined_run_has_the_scores_of_both_and_a_card(tmp_path: Path) -> None:
     card = (out / "model" / "README.md").read_text()
     assert "avdetect `" in card and "` 9" in card and "voice_cloning was trained apart" in card
     assert load(out / "model").config.claims["voice_cloning"] == ["ear"]
+    assert load(out / "model").config.name == "both"
     again = call("models", "join", first, "voice_cloning", second, out, "--manifest", manifest)
     assert again.code != 0 and "is there already" in " ".join(again.err)
 

@@ -94,7 +94,7 @@ def test_parts_are_streams_with_their_heads_and_what_is_shared() -> None:
         "encoders.voice.a": (2, 3),
         "heads.voice.b": (4,),
         "sharpness": (3,),
-        "synchrony.head.0.weight": (5, 1),
+        "synchrony.head.weight": (5, 1),
     }
     assert parts_of(shapes) == {"voice": 10, "sharpness": 3, "synchrony": 5}
 

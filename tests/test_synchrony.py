@@ -156,6 +156,51 @@ def test_features_do_not_depend_on_the_level_of_similarity() -> None:
     torch.testing.assert_close(plain[:, :3], offset[:, :3], rtol=1e-3, atol=1e-3)
 
 
+def test_a_mismatch_is_told_where_the_peak_is_low_or_stands_elsewhere() -> None:
+    mouth, stranger = unit(STEPS, DIM), unit(STEPS, DIM, seed=1)
+    sound = [mouth, delayed(mouth, 5), delayed(mouth, -LAGS), stranger]
+    curve = compare(output(*[mouth] * 4), output(*sound))
+    sync = Synchrony(LAGS)
+    agreement = sync.agreement(curve.total, curve.weight)
+    in_step, moved, early, other = agreement.tolist()
+    assert in_step > 2.5
+    assert max(moved, early) < -1.5  # nothing here and a whole peak elsewhere
+    assert abs(other) < 0.5
+    assert sync.logit(curve.total, curve.weight).tolist() == pytest.approx(
+        [10 / 3 - 10 * one for one in (in_step, moved, early, other)], rel=1e-4
+    )
+
+
+def test_agreement_hangs_on_the_shape_of_the_curve_alone() -> None:
+    mouth = unit(STEPS, DIM)
+    curve = compare(output(mouth), output(mouth))
+    sync = Synchrony(LAGS)
+    told = sync.agreement(curve.total, curve.weight)
+    assert torch.allclose(told, sync.agreement(3 * curve.total, 3 * curve.weight), atol=1e-5)
+    assert torch.allclose(told, sync.agreement(curve.total + 0.3 * curve.weight, curve.weight), atol=1e-5)
+
+
+def test_lags_that_rest_on_little_are_not_read() -> None:
+    total, weight = torch.zeros(2 * LAGS + 1), torch.full((2 * LAGS + 1,), 100.0)
+    total[LAGS] = 40.0
+    total[0], weight[0] = 0.9 * 20, 20.0  # a chance hit at the clip's edge
+    sync = Synchrony(LAGS)
+    assert float(sync.agreement(total, weight)) == pytest.approx(3 * 0.4)
+
+
+def test_a_peak_that_is_a_little_off_counts_a_little_less() -> None:
+    sync, weight = Synchrony(LAGS), torch.full((2 * LAGS + 1,), 100.0)
+
+    def of(lag: int) -> float:
+        total = torch.zeros(2 * LAGS + 1)
+        total[LAGS + lag] = 40.0
+        return float(sync.agreement(total, weight))
+
+    told = [of(lag) for lag in range(5)]
+    assert told[0] > told[1] > told[2] > told[3] > 1.0 > 0 > told[4]
+    assert [of(-lag) for lag in range(5)] == pytest.approx(told)
+
+
 def test_local_logits_follow_the_clip() -> None:
     mouth = unit(400, DIM)
     speech = torch.cat([mouth[:200], unit(200, DIM, seed=5)])
