@@ -93,7 +93,7 @@ class Cache:
         return None
 
     def _make(self, key: str, item: Item, settings: WindowSettings) -> Kept:
-        whole = replace(settings, mouths=True)
+        whole = replace(settings, mouths=True)  # one kept clip is read for any model
         looked = Looked.at(prepare(item.path, whole, audio_path=item.audio_path))
         place = self.shards.add(key, encoded(looked))
         return Kept(item, key, looked.clip.duration, place.size)
