@@ -32,6 +32,8 @@ COMMANDS = ("train", "evaluate", "data", "forge", "gmm", "models")
 TURN = 0.0002
 """Seconds after which a thread that waits for Python's lock gets it, Python's own 0.005: faces are followed, in many
 short steps, while another thread imports PyTorch."""
+UNUSED = "torch._meta_registrations"
+"""How PyTorch reckons with tensors that hold no data: a quarter of the time it takes to import."""
 
 DESCRIPTION = """\
 Was a face manipulated, was a voice cloned, do lips and speech belong together?
@@ -144,11 +146,22 @@ def _detect(args: argparse.Namespace, apart: bool) -> int:
     # PyTorch's threads would else keep a core busy that faces are followed on, while they wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     watchers = _watchers(args) if apart else []  # first of all: they import as much as we do
+    if apart:
+        _defer_unused(args.model)
     try:
         return _detect_with(watchers, args)
     finally:
         for watcher in watchers:
             watcher.close()
+
+
+def _defer_unused(model: str) -> None:
+    """Leaves out of this process, which gives verdicts and ends, what a model of our own does not need of PyTorch."""
+    from avdetect.hub import names
+    from avdetect.later import defer
+
+    if model in names():
+        defer(UNUSED)
 
 
 def _detect_with(watchers: Sequence[Watcher], args: argparse.Namespace) -> int:

@@ -96,13 +96,21 @@ def shrunk(crops: Bytes) -> Bytes:
     ).astype(np.uint8)
 
 
-def _in_time(window: Window) -> Bytes | None:
-    """Face crops [K, C, C, 3], one per fusion step of the window; where one is missing the last one is held."""
-    if window.face_crops is None or window.crop_frames is None:
-        return None
+def crops_in_time(window: Window) -> NDArray[np.intp]:
+    """[K] which of the window's face crops stands at each of its fusion steps: the last one until then, or the first.
+
+    Empty where it has none.
+    """
+    if window.crop_frames is None:
+        return np.zeros(0, np.intp)
     steps = np.arange(-(-window.steps // CROP_EVERY))
     latest = np.searchsorted(window.crop_frames // CROP_EVERY, steps, side="right") - 1
-    return shrunk(window.face_crops)[np.maximum(latest, 0)]
+    return np.maximum(latest, 0)
+
+
+def _in_time(window: Window) -> Bytes | None:
+    """Face crops [K, C, C, 3], one per fusion step of the window."""
+    return None if window.face_crops is None else shrunk(window.face_crops)[crops_in_time(window)]
 
 
 def collate(windows: Sequence[Window], *, mouth_crops: bool = False) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from avdetect.faces import FaceFinder
 from avdetect.fusion_settings import STEP_RATE, FusionSettings
 from avdetect.hearing import Hearing
 from avdetect.loading import load_network
+from avdetect.seeing import Seeing
 from avdetect.types import (
     CLAIMS,
     FRAME_RATE,
@@ -105,7 +106,6 @@ class Detector:
 
     def opened(self, clips: Sequence[str], watchers: Sequence[Watcher]) -> Iterator[Opened]:
         """What gives `detect` its `prepared` of each of `clips` in turn, the faces followed by `watchers`."""
-        self._load()
         return opened(clips, watchers, self.settings, self._background)
 
     def detect(
@@ -145,11 +145,12 @@ class Detector:
         spent, duration = 0.0, prepared.clip.duration
         evidence: ClipEvidence | None = None
         hearing = Hearing(prepared, self._load(), self._background)
+        seeing = Seeing(prepared, self._load(), self._background)
         for windows in _batched(iter(prepared), BATCH):
             model = self.model
             began = time.perf_counter()
             evidence = evidence or self._no_evidence()
-            self._add(evidence, windows, model, hearing)
+            self._add(evidence, windows, model, hearing, seeing)
             spent += time.perf_counter() - began
             if progress is not None and duration:
                 progress(min(1.0, windows[-1].end / duration))
@@ -163,7 +164,12 @@ class Detector:
         return ClipEvidence()
 
     def _add(
-        self, evidence: ClipEvidence, windows: list[Window], model: FusionNetwork, hearing: Hearing
+        self,
+        evidence: ClipEvidence,
+        windows: list[Window],
+        model: FusionNetwork,
+        hearing: Hearing,
+        seeing: Seeing,
     ) -> None:
         import torch
 
@@ -172,7 +178,7 @@ class Detector:
         with torch.inference_mode():
             batch = collate(windows, mouth_crops=model.sees_mouth_crops)
             laid = {name: tensor.to(self._device) for name, tensor in batch.items()}
-            evidence.add(windows, model(**laid, heard=hearing.of(windows)))
+            evidence.add(windows, model(**laid, known=hearing.of(windows) | seeing.of(windows)))
 
     def _judge(self, prepared: Prepared, evidence: ClipEvidence) -> Verdict:
         clip = prepared.clip

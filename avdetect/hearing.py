@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TOGETHER = 4
 """Windows that are heard at once, and so how many are heard ahead."""
 
-Heard = Mapping[str, EncoderOutput]
+Heard = dict[str, EncoderOutput]
 """What each audio encoder made of a batch of windows, by stream."""
 
 
@@ -37,10 +37,10 @@ class Hearing:
         self._starts = [first for first, _ in self.prepared.spans()]
         self._ask(0)
 
-    def of(self, windows: Sequence[Window]) -> Heard | None:
-        """Of each of the windows, in the clip's order, what was heard; None where the clip is silent."""
+    def of(self, windows: Sequence[Window]) -> Heard:
+        """Of each of the windows, in the clip's order, what was heard; nothing where the clip is silent."""
         if self.prepared.clip.waveform is None:
-            return None
+            return {}
         places = [self._starts.index(round(window.start * FRAME_RATE)) for window in windows]
         needed = sorted({place // TOGETHER for place in places})
         for group in [*needed, needed[-1] + 1]:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avdetect.errors import MissingDependencyError, ModelError
+from avdetect.later import deferred
 from avdetect.types import Bytes, Floats
 
 MIN_CONFIDENCE = 0.5
@@ -33,36 +34,6 @@ SYSTEM_LIBRARIES = (
 )
 UNUSED = ("matplotlib", "matplotlib.pyplot", "mediapipe.tasks", "mediapipe.tasks.python")
 """What `import mediapipe` brings with it and finding faces has no need of: a third of the time to a first face."""
-
-
-class _Later(ModuleType):
-    """Stands where a module would be, and imports it once something of it is asked for."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        for known in [self.__name__, self.__name__.rpartition(".")[0]]:
-            if isinstance(sys.modules.get(known), _Later):
-                del sys.modules[known]
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-@contextlib.contextmanager
-def deferred(*names: str) -> Iterator[None]:
-    """Modules, parents before children, that are not imported in here, but when they are first used."""
-    made: dict[str, ModuleType] = {}
-    for name in names:
-        if name not in sys.modules:
-            made[name] = sys.modules[name] = _Later(name)
-            parent, _, child = name.rpartition(".")
-            if parent in made:
-                setattr(made[parent], child, made[name])
-    try:
-        yield
-    finally:
-        for name, module in made.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
 
 
 def load(name: str) -> ModuleType:

@@ -21,7 +21,7 @@ from avdetect.fusion_layers import LinearHead, StreamHead, joined, resample_step
 from avdetect.fusion_settings import STEP_RATE, SYNC, Fusion, FusionSettings
 from avdetect.losses import claim_losses, teaching_rows
 from avdetect.synchrony import FEATURES, LocalCurve, Synchrony, SynchronyCurve
-from avdetect.types import CLAIMS, FRAME_RATE, Claim, EncoderOutput
+from avdetect.types import CLAIMS, FRAME_RATE, Claim, EncoderByCrop, EncoderOutput
 
 COMPARED = ("lips", "speech")
 """The streams whose comparison is the stream "sync"."""
@@ -133,7 +133,7 @@ class FusionNetwork(nn.Module):
         labels: Tensor | None = None,
         true_lag: Tensor | None = None,
         num_items_in_batch: Tensor | None = None,
-        heard: Mapping[str, EncoderOutput] | None = None,
+        known: Mapping[str, EncoderOutput] | None = None,
     ) -> FusionOutput:
         """Waveform [B, S] and lengths in samples (0: no sound); speech [B, T] where someone speaks;
 
@@ -141,20 +141,18 @@ class FusionNetwork(nn.Module):
         faces [B, N, 3, H, W] and lengths in crops, both kinds of crops uint8 or 0..1;
         labels [B, C] in {0, 1, nan}; true_lag [B] frames by which the sound is late, nan where unknown;
         num_items_in_batch [C + 1]: how many rows of a whole training step teach each claim (see `losses`);
-        heard: what `hear` gave for the rows' sound, which is then not encoded again.
+        known: what streams make of the rows, from `hear` and `see`; they do not encode them again.
         """
         inputs = {
             "audio": (waveform, waveform_lengths),
             "mouth": (mouth, mouth_lengths),
-            MOUTH_CROPS: (_as_float(mouth_crops), mouth_crop_lengths),
-            "face": (_as_float(faces), face_lengths),
+            MOUTH_CROPS: (mouth_crops, mouth_crop_lengths),
+            "face": (faces, face_lengths),
         }
         batch = next(len(x) for x, _ in inputs.values() if x is not None)
         seconds = max(self.seconds_of(kind, x) for kind, (x, _) in inputs.items() if x is not None)
         steps = max(1, int(seconds * STEP_RATE + 0.5))
-        if heard is not None:
-            inputs["audio"] = None, None
-        encoded = {**self._encode(inputs, batch, labels), **(heard or {})}
+        encoded = self._encode(inputs, batch, labels, known)
         compared = self._compare(encoded, found, steps)
         said: dict[str, tuple[Tensor, Tensor]] = {}
         if self._joint:
@@ -179,6 +177,15 @@ class FusionNetwork(nn.Module):
         """What each audio encoder makes of sound [B, S] alone, to be given to `forward` once faces are there."""
         return self._encode({"audio": (waveform, waveform_lengths)}, len(waveform), None)
 
+    @property
+    def seeing(self) -> dict[str, EncoderByCrop]:
+        """The streams that see each face crop by itself, so that it can be encoded before its window is whole."""
+        return {name: one for name, one in self.encoders.items() if isinstance(one, EncoderByCrop)}
+
+    def see(self, stream: str, crops: Tensor) -> Tensor:
+        """What a stream of `seeing` makes of face crops [M, 3, H, W], uint8 or 0..1: [M, dim]."""
+        return self.seeing[stream].see(_as_float(crops))
+
     @staticmethod
     def seconds_of(kind: str, x: Tensor) -> float:
         """How long an input is, padding included; `kind`: its modality."""
@@ -186,13 +193,19 @@ class FusionNetwork(nn.Module):
         return x.shape[1] / rates[kind]
 
     def _encode(
-        self, inputs: dict[str, tuple[Tensor | None, Tensor | None]], batch: int, labels: Tensor | None
+        self,
+        inputs: dict[str, tuple[Tensor | None, Tensor | None]],
+        batch: int,
+        labels: Tensor | None,
+        known: Mapping[str, EncoderOutput] | None = None,
     ) -> dict[str, EncoderOutput]:
         """Each stream over the rows that have its input and, where labels are given, whose labels can teach it."""
-        encoded = {}
+        encoded = dict(known or {})
         for name, encoder in self.encoders.items():
             x, lengths = inputs.get(self.modalities[name], (None, None))
-            if name in self.resting or x is None or lengths is None or not bool((lengths > 0).any()):
+            if name in encoded or name in self.resting:
+                continue
+            if x is None or lengths is None or not bool((lengths > 0).any()):
                 continue
             wanted = lengths > 0
             if labels is not None:
@@ -201,7 +214,7 @@ class FusionNetwork(nn.Module):
             if len(rows) == 0:
                 continue
             longest = int(lengths[rows].max())  # other rows may be padded further for another stream
-            out = encoder(x[rows, :longest], lengths[rows])
+            out = encoder(_as_float(x[rows, :longest]), lengths[rows])
             features = out.features.new_zeros(batch, *out.features.shape[1:]).index_copy(
                 0, rows, out.features
             )
@@ -380,7 +393,6 @@ def _check_widths(compared: dict[str, int]) -> None:
         raise ConfigError(f"streams that are compared differ in width ({told}); give them the same dim")
 
 
-def _as_float(crops: Tensor | None) -> Tensor | None:
-    if crops is None or crops.is_floating_point():
-        return crops
-    return crops.float() / 255
+def _as_float(x: Tensor) -> Tensor:
+    """Pictures of bytes as 0..1, all else as it is."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x

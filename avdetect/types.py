@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -416,4 +416,15 @@ class Encoder(Protocol):
 
     def __call__(self, inputs: torch.Tensor, lengths: torch.Tensor) -> EncoderOutput:
         """Features of `inputs`; `lengths` [B] in the inputs' own steps."""
+        ...
+
+
+@runtime_checkable
+class EncoderByCrop(Encoder, Protocol):
+    """An encoder of faces that sees each crop by itself: its step i is `see` of crop i * `every` of a window."""
+
+    every: int
+
+    def see(self, crops: torch.Tensor) -> torch.Tensor:
+        """Face crops [M, 3, H, W] in 0..1 -> [M, dim]; a crop's result must not depend on the others."""
         ...

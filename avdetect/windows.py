@@ -7,7 +7,7 @@ needs no more memory than a minute. `overlap_add` and `segments_of` lead back fr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -26,6 +26,7 @@ from avdetect.types import (
     CROP_EVERY,
     FRAME_RATE,
     SAMPLE_RATE,
+    Bytes,
     Claim,
     Clip,
     Face,
@@ -82,6 +83,7 @@ class Prepared:
 
     `tracks` and `warnings` are complete, and `seconds` (stage -> seconds spent or waited) final, once the windows are
     through. Where speech is still being looked for, `listening` is set, and `speech` once the first window is out.
+    `noticed` is told of each face crop, with its track and frame, as soon as it is seen.
     """
 
     clip: Clip
@@ -92,11 +94,13 @@ class Prepared:
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "faces": 0.0})
     listening: Future[SpeechReport] | None = None
+    noticed: Callable[[int, int, Bytes], None] | None = None
 
     def __iter__(self) -> Iterator[Window]:
         spans = self.spans()
         seen: dict[int, dict[int, _Seen]] = {}
         for index in self._look(seen):
+            self._notice(index - 1, seen)
             while spans and index >= sum(spans[0]):
                 yield from self._windows(*spans.pop(0), seen)
                 _forget(seen, spans[0][0] if spans else index)
@@ -138,6 +142,13 @@ class Prepared:
                 clock = time.perf_counter()
         self.tracks = tracker.finish()
         self.warnings.extend(tracker.warnings)
+
+    def _notice(self, frame: int, seen: dict[int, dict[int, _Seen]]) -> None:
+        if self.noticed is None:
+            return
+        for track, frames_seen in seen.items():
+            if frame in frames_seen and (crop := frames_seen[frame].crop) is not None:
+                self.noticed(track, frame, crop[0])
 
     def _spend(self, stage: str, since: float) -> float:
         now = time.perf_counter()

@@ -18,6 +18,7 @@ from avdetect import faces, landmarkers
 from avdetect.errors import MissingDependencyError, ModelError
 from avdetect.faces import FaceFinder, box_of, crop_face, crop_mouth, head_pose, overlap, views
 from avdetect.landmarkers import Region
+from avdetect.later import deferred
 from avdetect.types import Floats
 
 cv2: Any = importlib.import_module("cv2")  # its stubs know too little of arrays
@@ -281,7 +282,7 @@ print(load("mediapipe.tasks.python.vision").FaceLandmarker.__name__, sys.modules
 
 def test_deferring_leaves_alone_what_is_there() -> None:
     before = dict(sys.modules)
-    with landmarkers.deferred("json", "wave", "wave.nowhere"):
+    with deferred("json", "wave", "wave.nowhere"):
         assert sys.modules["json"] is before["json"]
         late = importlib.import_module("wave.nowhere")
         with pytest.raises(AttributeError):

@@ -187,6 +187,10 @@ class EfficientNetLite(nn.Module):
             found.append(torch.cat([maps.mean((2, 3)), maps.std((2, 3))], 1))
         return torch.cat(found)
 
+    def see(self, crops: Tensor) -> Tensor:
+        """[M, 3, H, W] in 0..1 -> [M, dim]."""
+        return self.dropout(self.norm(self._summary(crops.float()).to(self.precision)))
+
     def forward(self, inputs: Tensor, lengths: Tensor) -> EncoderOutput:
         """Features of face crops; `lengths` [B] in crops. Only real crops are computed, padding costs nothing."""
         every = 1 if self.training else self.every
@@ -194,7 +198,5 @@ class EfficientNetLite(nn.Module):
         mask = step_mask(inputs.shape[1], lengths)
         features = inputs.new_zeros(*mask.shape, self.dim)
         if mask.any():
-            x = self._summary(inputs[mask].float())
-            x = self.dropout(self.norm(x.to(self.precision)))
-            features = features.masked_scatter(mask[..., None], x.to(features.dtype))
+            features = features.masked_scatter(mask[..., None], self.see(inputs[mask]).to(features.dtype))
         return EncoderOutput(features, lengths, FRAME_RATE / CROP_EVERY / every)
