@@ -41,6 +41,7 @@ class TrainingSettings:
     trained on all rows. `probes`: finished runs in `out` that the card quotes, with part of the evidence hidden
     (data.hide), or with nothing hidden and no folds, as a check on the rows of data.validate. `committee`: of how many
     models the mean ships, the one of all rows and those of the first folds (see `committee`); one without folds.
+    `apart`: groups of streams; each is trained in a run of its own, and they are joined (see `apart`).
     `fit_batches`, `fit_penalty`: on how many batches of examples linear heads are fitted after the last step, and how
     much their squared weights count (see `linear_heads`).
     """
@@ -62,6 +63,7 @@ class TrainingSettings:
     folds: int = 0
     probes: tuple[str, ...] = ()
     committee: int = 1
+    apart: tuple[tuple[str, ...], ...] = ()
     fit_batches: int = 150
     fit_penalty: float = 0.01
 

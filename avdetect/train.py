@@ -21,7 +21,6 @@ import torch
 from avdetect.calibration import calibrate
 from avdetect.checkpoints import newest, processes_of
 from avdetect.committee import committee
-from avdetect.config import read_config
 from avdetect.errors import ConfigError
 from avdetect.folds import deal, read_scores, write_scores
 from avdetect.fusion import FusionConfig, FusionModel
@@ -136,15 +135,14 @@ def _named(model: FusionModel, config: TrainConfig) -> FusionModel:
     return model
 
 
-def train(
-    recipe: Path, overrides: Sequence[str] = (), *, resume: bool = False, fold: int | None = None
-) -> Path:
-    """Runs a recipe; gives the run folder. With `resume` a run that was cut off goes on from its last checkpoint.
+def train(config: TrainConfig, recipe: Path, *, resume: bool = False, fold: int | None = None) -> Path:
+    """One run of the settings of `recipe`; gives the run folder.
+
+    With `resume` a run that was cut off goes on from its last checkpoint.
 
     With `fold` only that one of `training.folds` is run, so that several machines can share them; what they have
     finished is not run again. Under torchrun every process calls this, and the first one writes.
     """
-    config = read_config(TrainConfig, recipe, overrides)
     run = config.training.out / config.name
     by_main(lambda: check_start(config, run, resume=resume, fold=fold))
     probes = probes_of([config.training.out / name for name in config.training.probes])

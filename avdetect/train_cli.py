@@ -9,7 +9,8 @@ Trains a fusion model from a recipe (TOML) on a manifest: csv or parquet with tr
 
 The run folder runs/NAME holds the settings (config.json), where and on what it ran (environment.json, data.json),
 checkpoints, TensorBoard events, and at the end metrics.json, curves.png, scores.csv and model/ with its card.
-The best checkpoint on the val rows is kept; with training.folds=K, sources are left out in turn instead.
+The best checkpoint on the val rows is kept; with training.folds=K, sources are left out in turn instead. With
+training.apart groups of streams are trained in runs of their own, runs/NAME/parts, and joined.
 """
 EPILOG = """\
 examples:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from avdetect.processes import is_main, leave
 
     recipe = find_recipe(args.recipe)
-    from avdetect.train import train
+    from avdetect.apart import train
 
     folder = train(recipe, args.overrides, resume=args.resume, fold=args.fold)
     leave()

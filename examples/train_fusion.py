@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 
 from avdetect import Detector
+from avdetect.apart import train
 from avdetect.config import find_recipe
-from avdetect.train import train
 
 
 def main() -> None:

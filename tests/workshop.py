@@ -15,8 +15,8 @@ from clips import make_video
 from safetensors.torch import load_file
 from torch import Tensor
 
+from avdetect.apart import train
 from avdetect.prepared import PreparedClip, prepare_cached
-from avdetect.train import train
 from avdetect.types import Item
 from avdetect.windows import WindowSettings
 
