@@ -23,7 +23,7 @@ Seen = dict[str, "Tensor"]
 class Seeing:
     """What the encoders of `model` that see crop by crop make of the faces of a clip.
 
-    Crops are seen in `background` as they are noticed while the clip's windows are walked through; what was not, when
+    Crops are seen in `background`, as they are noticed while the clip's windows are walked through; what was not, when
     it is asked for. What lies before the windows that were asked for is forgotten.
     """
 
@@ -67,12 +67,11 @@ class Seeing:
         """Of the crop at that place among the window's."""
         assert window.track is not None and window.face_crops is not None and window.crop_frames is not None
         key = window.track, round(window.start * FRAME_RATE) + int(window.crop_frames[place])
-        if key not in self._seen:
-            self._seen[key] = Future()
-            self._seen[key].set_result({})
-        seen = self._seen[key].result()
+        seen = self._seen[key].result() if key in self._seen else {}
         if stream not in seen:
-            seen |= self._see(window.face_crops[place], [stream])
+            # In the same thread as ahead: how many compute beside it, and so the last bits, hang on the thread.
+            job = self.background.submit(self._see, window.face_crops[place], [*seen, stream])
+            self._seen[key], seen = job, job.result()
         return seen[stream]
 
     def _notice(self, track: int, frame: int, crop: Bytes) -> None:

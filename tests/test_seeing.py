@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -113,6 +114,24 @@ def test_what_nobody_noticed_is_seen_when_it_is_asked_for(
     windows = list(staged(6.0))
     known = Seeing(staged(6.0), ready(model), background).of(windows)
     assert torch.equal(logits(model, windows), logits(model, windows, known=known))
+
+
+def test_ahead_or_asked_for_the_same_thread_sees(
+    model: FusionNetwork, background: ThreadPoolExecutor
+) -> None:
+    threads: set[str] = set()
+
+    def told(stream: str, crops: torch.Tensor) -> torch.Tensor:
+        threads.add(threading.current_thread().name)
+        return FusionNetwork.see(model, stream, crops)
+
+    with patch.object(model, "see", told):
+        windows = list(staged(6.0))
+        Seeing(staged(6.0), ready(model), background).of(windows)
+        clip = staged(6.0)
+        seeing = Seeing(clip, ready(model), background)
+        seeing.of(list(clip))
+    assert len(threads) == 1 and threading.current_thread().name not in threads
 
 
 def test_what_is_behind_is_forgotten(model: FusionNetwork, background: ThreadPoolExecutor) -> None:
