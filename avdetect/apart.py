@@ -1,14 +1,10 @@
 """Streams trained in runs of their own, and joined into one model, as `training.apart` of a recipe asks for.
 
-Streams that share no weight gain nothing from learning at the same time; apart, each draws examples of its own, and
-two that are built alike become less alike.
+Streams that share no weight gain nothing from learning at the same time.
 """
 
 from __future__ import annotations
 
-import avdetect.compat  # noqa: F401  (must stand before transformers)
-
-# isort: split
 import shutil
 import sys
 from collections.abc import Sequence
@@ -133,9 +129,8 @@ def _put_together(
     begin(run, config)
     write_facts(run, config, items, 1)
     model, scores = load(whole / "model"), read_scores(whole / "scores.csv", items)
-    vars(model.config).update(
-        name=config.name, version=config.version, apart={}
-    )  # one command made all of it
+    # One command made all of it, so that no claim was taken over from another's run.
+    vars(model.config).update(name=config.name, version=config.version, apart={})
     model.save_pretrained(run / "model", safe_serialization=True)
     write_scores(scores, items, run / "scores.csv")
     write_calibration(model, scores, run / "calibration.png")
