@@ -32,27 +32,46 @@ EXAMPLES = {**KINDS, Claim.LIP_SYNC_MISMATCH: "sync"}
 
 
 def train(
-    recipe: Path, overrides: Sequence[str] = (), *, resume: bool = False, fold: int | None = None
+    recipe: Path,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    fold: int | None = None,
+    part: str | None = None,
 ) -> Path:
     """Runs a recipe, in parts where it says so; gives the run folder. See `train.train` for the rest.
 
-    A part that is finished is taken over. With `fold` each part runs that one.
+    A part that is finished is taken over. With `fold` each part runs that one; with `part` only the one of that name.
     """
     config = read_config(TrainConfig, recipe, overrides)
+    if part is not None:
+        return single.train(_named(config, part), recipe, resume=resume, fold=fold)
     if not config.training.apart:
         return single.train(config, recipe, resume=resume, fold=fold)
     parts, run = parts_of(config), config.training.out / config.name
     if join().num_processes > 1:
-        raise ConfigError("training.apart: runs in one process each; share the work out by --fold instead")
+        raise ConfigError(
+            "training.apart: the parts run in one process; share them out by --part and --fold, or train all streams "
+            "at once with training.apart=[]"
+        )
     single.check_start(config, run, resume=resume, fold=fold)
     probes = probes_of([config.training.out / name for name in config.training.probes])
-    for number, part in enumerate(parts, 1):
-        print(f"part {number} of {len(parts)}: {part.name}", file=sys.stderr)
-        if not _is_done(part):
-            single.train(part, recipe, resume=resume, fold=fold)
+    for number, one in enumerate(parts, 1):
+        print(f"part {number} of {len(parts)}: {one.name}", file=sys.stderr)
+        if not _is_done(one):
+            single.train(one, recipe, resume=resume, fold=fold)
     if fold is None:
         _put_together(config, parts, run, probes)
     return run
+
+
+def _named(config: TrainConfig, part: str) -> TrainConfig:
+    """The recipe of one part; ConfigError where none is called so."""
+    parts = {one.name: one for one in parts_of(config)} if config.training.apart else {}
+    if part not in parts:
+        known = f"the parts are {', '.join(parts)}" if parts else "training.apart names none"
+        raise ConfigError(f"there is no part '{part}': {known}")
+    return parts[part]
 
 
 def parts_of(config: TrainConfig) -> list[TrainConfig]:
@@ -64,7 +83,7 @@ def parts_of(config: TrainConfig) -> list[TrainConfig]:
         wrong = sorted(set(named) ^ set(streams)) or sorted({n for n in named if named.count(n) > 1})
         raise ConfigError(
             f"training.apart: stream '{wrong[0]}' must stand in [model.streams] and in one group; the streams are "
-            f"{', '.join(streams)}"
+            f"{', '.join(streams)}; training.apart=[] trains all at once"
         )
     parts = [_part(config, group) for group in groups]
     told = [claim for part in parts for claim in part.model["claims"]]
@@ -78,7 +97,7 @@ def parts_of(config: TrainConfig) -> list[TrainConfig]:
     if split and not config.training.folds:
         raise ConfigError(
             f"training.apart: {sorted(split)[0]} is told by several parts, which only folds can score together; give "
-            "training.folds"
+            "training.folds, or train all streams at once with training.apart=[]"
         )
     return parts
 

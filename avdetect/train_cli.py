@@ -10,14 +10,16 @@ Trains a fusion model from a recipe (TOML) on a manifest: csv or parquet with tr
 The run folder runs/NAME holds the settings (config.json), where and on what it ran (environment.json, data.json),
 checkpoints, TensorBoard events, and at the end metrics.json, curves.png, scores.csv and model/ with its card.
 The best checkpoint on the val rows is kept; with training.folds=K, sources are left out in turn instead. With
-training.apart groups of streams are trained in runs of their own, runs/NAME/parts, and joined.
+training.apart groups of streams are trained in runs of their own, runs/NAME/parts, and joined. Folds and parts can be
+shared out beforehand, to several machines or processes; the run itself takes over what is finished.
 """
 EPILOG = """\
 examples:
   python -m avdetect train base data.manifest=corpus/manifest.csv training.steps=500
   python -m avdetect train base data.manifest=corpus/manifest.csv training.steps=500 --resume
   python -m avdetect train audio-only data.manifest=m.csv 'model.streams.voice={encoder="aasist", weights="AASIST.pth"}'
-  torchrun --nproc-per-node=2 -m avdetect train base data.manifest=corpus/manifest.csv
+  python -m avdetect train base data.manifest=corpus/manifest.csv --part face --fold 0
+  torchrun --nproc-per-node=2 -m avdetect train audio-only data.manifest=corpus/manifest.csv
   tensorboard --logdir runs
 
 Any setting of the recipe can be given as section.key=value; one that doesn't exist is refused with the nearest name.
@@ -51,6 +53,11 @@ def train_parser() -> argparse.ArgumentParser:
         metavar="K",
         help="run only this one of training.folds, from 0; the run itself reads it",
     )
+    parser.add_argument(
+        "--part",
+        metavar="NAME",
+        help="run only this group of training.apart: its streams' names, joined by hyphens",
+    )
     return parser
 
 
@@ -62,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = find_recipe(args.recipe)
     from avdetect.apart import train
 
-    folder = train(recipe, args.overrides, resume=args.resume, fold=args.fold)
+    folder = train(recipe, args.overrides, resume=args.resume, fold=args.fold, part=args.part)
     leave()
     if is_main():
         print(folder / "model" if args.fold is None else folder)

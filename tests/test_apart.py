@@ -73,6 +73,13 @@ def test_a_claim_in_several_parts_needs_folds_and_a_stream_a_claim(workshop: Pat
         parts_of(config(workshop, EAR, "training.folds=2", GROUPS))
 
 
+def test_a_part_that_is_not_there_is_refused(workshop: Path) -> None:
+    with pytest.raises(ConfigError, match="no part 'nose': the parts are voice, lips-speech, face, ear"):
+        train_run(workshop, "whole", *EARS, GROUPS, part="nose")
+    with pytest.raises(ConfigError, match=r"no part 'nose': training\.apart names none"):
+        train_run(workshop, "whole", part="nose")
+
+
 def scores(folder: Path) -> dict[tuple[str, str, str], float]:
     rows = csv.DictReader((folder / "scores.csv").open())
     return {(row["file"], row["claim"], row["method"]): float(row["logit"]) for row in rows}
@@ -93,9 +100,12 @@ def test_parts_become_one_model_and_finished_ones_are_taken_over(
         return fit(job, clips, held_out, run)
 
     with patch.object(single, "fit", told):
+        part = train_run(workshop, "whole", *settings, part="ear")
+        assert seen == ["ear/folds/0", "ear"] and part == one_fold / "parts" / "ear"
+        seen.clear()
         run = train_run(workshop, "whole", *settings)
     names = ["voice", "lips-speech", "face", "ear"]
-    assert seen == [place for name in names for place in (f"{name}/folds/0", name)]
+    assert seen == [place for name in names[:3] for place in (f"{name}/folds/0", name)]
     parts = {name: run / "parts" / name for name in names}
     model, batch = load(run / "model"), make_batch()
     assert model.config.name == "whole" and model.config.recipes == ["tiny"]

@@ -104,9 +104,9 @@ def settings_of(workshop: Path, name: str, *overrides: str) -> list[str]:
     ]
 
 
-def run(workshop: Path, name: str, *overrides: str, resume: bool = False, fold: int | None = None) -> Path:
-    """Trains the workshop's recipe in this process; gives the run folder."""
-    return train(workshop / "tiny.toml", settings_of(workshop, name, *overrides), resume=resume, fold=fold)
+def run(workshop: Path, name: str, *overrides: str, **options: Any) -> Path:
+    """Trains the workshop's recipe in this process; gives the run folder. `options` as `train` takes them."""
+    return train(workshop / "tiny.toml", settings_of(workshop, name, *overrides), **options)
 
 
 def history(folder: Path) -> list[dict[str, float]]:
