@@ -23,7 +23,7 @@ A converted encoder is the start of a training:
   python -m avdetect models convert AASIST.pth aasist --encoder aasist
   python -m avdetect train audio-only 'model.streams.voice={encoder="aasist", weights="aasist"}' data.manifest=m.csv
 A claim that was trained apart is joined to the others:
-  python -m avdetect models join runs/base voice_cloning runs/base-voices runs/joined --manifest m.csv
+  python -m avdetect models join runs/base lip_sync_mismatch runs/try/parts/lips-speech runs/joined --manifest m.csv
 Streams that were trained apart for one claim stand beside each other, if their names differ:
   python -m avdetect models join runs/voices voice_cloning runs/more runs/both --manifest m.csv --beside
 Tensors alone are read of a .pth, .pt or .bin; a file that holds code is refused, and none of it is run.

@@ -47,6 +47,7 @@ def configured(args: argparse.Namespace, claim: Claim, kind: str) -> TrainConfig
     part, share, _ = PARTS[claim]
     overrides = [f"data.manifest={args.manifest}", f"data.cache={args.cache}", f"training.out={args.out}"]
     overrides += [f"training.steps={args.steps}", f"training.evaluate_every={args.steps}", "training.folds=0"]
+    overrides.append("training.apart=[]")
     overrides += [f"mix.{other}=0" for other in ("voice", "face", "sync") if other != part]
     overrides.append(LEARNING[claim])
     if claim is Claim.FACE_MANIPULATION:

@@ -33,6 +33,7 @@ def main() -> None:
         f"training.out={args.out}",
         f"training.steps={args.steps}",
         "training.folds=0",
+        "training.apart=[]",
         f"training.evaluate_every={max(1, args.steps // 4)}",
         "name=mine",
         *args.settings,

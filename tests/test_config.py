@@ -167,3 +167,23 @@ def test_a_claim_alone_is_that_of_base(
         assert alone["mix"][part] == whole["mix"][part]
     assert alone["data"] == whole["data"] and alone["version"] == whole["version"]
     assert alone["training"]["folds"] == whole["training"]["folds"]
+
+
+def test_the_parts_of_base_tell_its_claims() -> None:
+    from avdetect.apart import parts_of
+    from avdetect.recipe import TrainConfig
+
+    whole = read_config(TrainConfig, RECIPES / "base.toml")
+    parts = {part.name: part for part in parts_of(whole)}
+    told = {
+        name: (list(part.model["claims"].items()), (part.mix.voice, part.mix.face, part.mix.sync))
+        for name, part in parts.items()
+    }
+    assert told == {
+        "lips-speech": ([("lip_sync_mismatch", ["sync"])], (0, 0, 16)),
+        "face": ([("face_manipulation", ["face"])], (0, 32, 0)),
+        "voice-lcnn-harmonics": ([("voice_cloning", ["voice", "lcnn", "harmonics"])], (32, 0, 0)),
+        "low": ([("voice_cloning", ["low"])], (32, 0, 0)),
+        "pictures": ([("voice_cloning", ["pictures"])], (32, 0, 0)),
+    }
+    assert {part.model["own_loss"] for part in parts.values()} == {1.0}
