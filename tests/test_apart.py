@@ -20,7 +20,9 @@ from avdetect.apart import folder_of, parts_of
 from avdetect.config import read_config
 from avdetect.errors import ConfigError
 from avdetect.hub import load
+from avdetect.joining import join_runs
 from avdetect.recipe import TrainConfig
+from avdetect.types import Claim
 
 EAR = 'model.streams.ear={encoder="tdnn", options={width=8, dim=8, bands=16, layers=1}}'
 EARS = (EAR, 'model.claims.voice_cloning=["voice", "ear"]', "training.folds=2")
@@ -121,6 +123,14 @@ def test_parts_become_one_model_and_finished_ones_are_taken_over(
     assert {key: found[key] for key in face} == face
     card = (run / "model" / "README.md").read_text()
     assert "train tiny" in card and "trained apart" not in card
+
+    part = train_run(workshop, "try", *settings, "mix.sync=3", part="lips-speech")
+    joint = workshop / "joint"
+    claim = Claim.LIP_SYNC_MISMATCH
+    join_runs(run=run, claim=claim, other=part, manifest=workshop / "manifest.csv", out=joint)
+    mine, theirs = scores(joint), scores(part)
+    assert mine == {**{key: value for key, value in found.items() if key[1] != claim.value}, **theirs}
+    assert load(joint / "model").config.apart == {claim.value: ["tiny"]}
 
     with pytest.raises(ConfigError, match="holds a run already"):
         train_run(workshop, "whole", *settings)
