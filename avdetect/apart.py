@@ -86,6 +86,12 @@ def parts_of(config: TrainConfig) -> list[TrainConfig]:
             f"{', '.join(streams)}; training.apart=[] trains all at once"
         )
     parts = [_part(config, group) for group in groups]
+    for part in parts:
+        if not part.mix.batch:
+            kinds = " and ".join(f"mix.{EXAMPLES[Claim(claim)]} = 0" for claim in part.model["claims"])
+            raise ConfigError(
+                f"training.apart: {part.name} has nothing to learn from, {kinds}; training.apart=[] trains all at once"
+            )
     told = [claim for part in parts for claim in part.model["claims"]]
     split = {claim for claim in told if told.count(claim) > 1}
     for part in parts:

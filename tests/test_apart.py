@@ -75,6 +75,13 @@ def test_a_claim_in_several_parts_needs_folds_and_a_stream_a_claim(workshop: Pat
         parts_of(config(workshop, EAR, "training.folds=2", GROUPS))
 
 
+def test_a_part_without_examples_is_refused(workshop: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"lips-speech has nothing to learn from, mix\.sync = 0; training\.apart=\[\]"
+    ):
+        parts_of(config(workshop, *EARS, GROUPS, "mix.sync=0"))
+
+
 def test_a_part_that_is_not_there_is_refused(workshop: Path) -> None:
     with pytest.raises(ConfigError, match="no part 'nose': the parts are voice, lips-speech, face, ear"):
         train_run(workshop, "whole", *EARS, GROUPS, part="nose")
