@@ -22,6 +22,7 @@ from avdetect.fusion_settings import STEP_RATE, FusionSettings
 from avdetect.hearing import Hearing
 from avdetect.loading import load_network
 from avdetect.seeing import Seeing
+from avdetect.tracks import is_still
 from avdetect.types import (
     CLAIMS,
     FRAME_RATE,
@@ -184,10 +185,12 @@ class Detector:
         clip = prepared.clip
         config = self.model.config
         usable = {track.id for track in prepared.tracks if track.assessable}
+        talking = usable - {track.id for track in prepared.tracks if is_still(track)}
         claims: dict[Claim, ClaimResult] = {}
         pieces: list[Evidence] = []
         for claim in CLAIMS:
-            pooled = evidence.pool(self.model, claim, clip.duration, usable)
+            seen = talking if claim is Claim.LIP_SYNC_MISMATCH else usable
+            pooled = evidence.pool(self.model, claim, clip.duration, seen)
             if pooled is None or (claim is not Claim.FACE_MANIPULATION and _no_voice(prepared)):
                 claims[claim] = _not_assessable(claim, missing_reason(claim, prepared, config))
             else:
@@ -320,7 +323,7 @@ def missing_reason(claim: Claim, prepared: Prepared, config: FusionSettings) -> 
         return face or "no face stays in view for long enough"
     from avdetect.pooling import MIN_OVERLAP_STEPS
 
-    reasons = [reason for reason in (face, voice) if reason]
+    reasons = [reason for reason in (face, voice or _no_talker(prepared.tracks)) if reason]
     return (
         "; ".join(reasons)
         or f"mouth and speech are together for less than {MIN_OVERLAP_STEPS / FRAME_RATE} s in all"
@@ -346,6 +349,14 @@ def _no_face(clip: Clip, tracks: list[TrackSummary]) -> str | None:
         if len(tracks) == 1
         else f"none of {len(tracks)} faces can be assessed: {longest.reason}"
     )
+
+
+def _no_talker(tracks: Sequence[TrackSummary]) -> str | None:
+    """Why lips can't be compared, where no face that can be assessed moves them."""
+    seen = [track for track in tracks if track.assessable]
+    if not seen or not all(map(is_still, seen)):
+        return None
+    return "nobody in view moves the mouth: a photograph, a voice-over, or somebody who listens"
 
 
 def _not_assessable(claim: Claim, reason: str) -> ClaimResult:

@@ -140,6 +140,15 @@ def crop_mouth(image: Bytes, landmarks: Floats, size: int = 64) -> Bytes:
     return crop
 
 
+def mouth_opening(landmarks: Floats) -> float:
+    """Between the lips of landmarks [478, 2 or 3], as a share of the distance of the eyes' outer corners."""
+    points = landmarks[:, :2].astype(np.float64)
+    upper_lip, lower_lip, right_eye, left_eye = points[[13, 14, 33, 263]]
+    return float(np.linalg.norm(upper_lip - lower_lip)) / max(
+        float(np.linalg.norm(right_eye - left_eye)), 1e-6
+    )
+
+
 def head_pose(landmarks: Floats) -> tuple[float, float, float]:
     """Yaw, pitch and roll of landmarks [478, 3], degrees.
 

@@ -134,6 +134,7 @@ def _track(track: TrackSummary) -> dict[str, Any]:
         "blur": _rounded(track.blur, 1),
         "yaw": _rounded(track.yaw, 1),
         "found": _rounded(track.found, 4),
+        "mouth": _rounded(track.mouth, 4),
         "reason": _text(track.reason),
     }
 

@@ -216,7 +216,8 @@ class TrackSummary:
     """One person's face through a clip: from when to when, how well it could be seen, and a thumbnail.
 
     `size` is the median face width in pixels, `blur` the median sharpness (variance of the Laplacian on the
-    face at 128 px), `yaw` the median absolute yaw in degrees, `found` the share of its frames with a face.
+    face at 128 px), `yaw` the median absolute yaw in degrees, `found` the share of its frames with a face, `mouth`
+    how much the mouth opens and closes: the standard deviation of `faces.mouth_opening`, None where not measured.
     `reason` is None where the face can be assessed, else says in words why not.
     """
 
@@ -227,6 +228,7 @@ class TrackSummary:
     blur: float
     yaw: float
     found: float
+    mouth: float | None = None
     reason: str | None = None
     thumbnail: Bytes | None = None
 

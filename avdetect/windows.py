@@ -21,7 +21,7 @@ from avdetect.errors import MediaError
 from avdetect.faces import FaceFinder, crop_face, crop_mouth
 from avdetect.media import frames, open_clip
 from avdetect.speech import SpeechReport, speech_mask, speech_segments
-from avdetect.tracks import FaceTracker
+from avdetect.tracks import FaceTracker, shots
 from avdetect.types import (
     CROP_EVERY,
     FRAME_RATE,
@@ -131,11 +131,12 @@ class Prepared:
                 finder.close()  # its models are not freed otherwise
 
     def _follow(self, tracker: FaceTracker, seen: dict[int, dict[int, _Seen]]) -> Iterator[int]:
-        with closing(Ahead(frames(self.clip, warnings=self.warnings), DECODED_AHEAD)) as source:
+        decoded = shots(frames(self.clip, warnings=self.warnings))
+        with closing(Ahead(decoded, DECODED_AHEAD)) as source:
             clock = time.perf_counter()
-            for frame in source:
+            for frame, cut in source:
                 clock = self._spend("decode", clock)
-                for face in tracker.update(frame):
+                for face in tracker.update(frame, cut):
                     seen.setdefault(face.track, {})[frame.index] = _reduce(frame, face, self.settings.mouths)
                 clock = self._spend("faces", clock)
                 yield frame.index + 1

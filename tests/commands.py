@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 """A public-domain photograph that comes with matplotlib: one face, 191 px wide, looking at the camera."""
 VOICE = ROOT / "data" / "samples" / "sample_voice.flac"
+SPEAKER = ROOT / "data" / "samples" / "sample.mp4"
 
 
 @functools.cache
@@ -105,6 +107,20 @@ def portrait(width: int, height: int, size: tuple[int, int] = (480, 360)) -> NDA
     picture = Image.open(PORTRAIT).resize((width, height))
     canvas.paste(picture, ((size[0] - width) // 2, (size[1] - height) // 2))
     return np.asarray(canvas)
+
+
+def speaker(frames: int, size: tuple[int, int] = (480, 360)) -> list[NDArray[np.uint8]]:
+    """As many pictures of `size` of a face whose mouth opens and closes: the sample's first ones, grey beside them."""
+    pictures = []
+    with av.open(str(SPEAKER)) as container:
+        for frame in itertools.islice(container.decode(video=0), frames):
+            canvas = Image.new("RGB", size, (120, 120, 120))
+            side = min(size)
+            canvas.paste(
+                frame.to_image().resize((side, side)), ((size[0] - side) // 2, (size[1] - side) // 2)
+            )
+            pictures.append(np.asarray(canvas))
+    return pictures
 
 
 @functools.cache

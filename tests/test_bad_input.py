@@ -218,6 +218,16 @@ def test_what_cannot_be_assessed_has_the_reason(
     assert all(f"{path}: not assessable: " in line and "; give a clip with" in line for line in lines)
 
 
+def test_a_mouth_that_never_moves_is_not_compared_with_speech(tmp_path: Path) -> None:
+    path = still_video(tmp_path / "photograph.mp4", portrait(300, 352), 2.0, voice(2.0))
+    answer = call(path, "--json", "-")
+    (verdict,) = answer.verdicts
+    claims = verdict["claims"]
+    assert verdict["tracks"][0]["mouth"] < tracks.MIN_MOUTH and answer.code == 0
+    assert claims["lip_sync_mismatch"]["reason"].startswith("nobody in view moves the mouth: a photograph")
+    assert claims["face_manipulation"]["score"] is not None and claims["voice_cloning"]["score"] is not None
+
+
 def test_a_crowd_is_told_of(tmp_path: Path) -> None:
     (verdict,) = call(crowd(tmp_path / "crowd.mp4"), "--json", "-").verdicts
     assert verdict["warnings"] == ["more than 8 faces are seen at once: only the 8 largest are looked at"]

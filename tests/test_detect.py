@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from clips import make_audio, make_video
-from commands import ROOT, detector, portrait, voice
+from commands import ROOT, detector, portrait, speaker, voice
 from numpy.typing import NDArray
 
 import avdetect
@@ -47,8 +47,7 @@ FACE, VOICE, SYNC = CLAIMS
 def talking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """5 s of a face with speech, the last 0.2 s without a frame."""
     path = tmp_path_factory.mktemp("clips") / "talking.mp4"
-    image = portrait(300, 352)
-    return make_video(path, size=(480, 360), images=[image] * 120, seconds=4.8, audio=voice(5.0))
+    return make_video(path, size=(480, 360), images=speaker(120), seconds=4.8, audio=voice(5.0))
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +138,10 @@ def test_a_picture_alone_has_no_sound(tmp_path: Path) -> None:
 
 def test_lips_need_speech_beside_them_not_just_sound(tmp_path: Path) -> None:
     """The face is gone when the speech begins."""
-    face, empty = portrait(300, 352), np.full((360, 480, 3), 120, np.uint8)
+    face, empty = speaker(60), np.full((360, 480, 3), 120, np.uint8)
     sound = np.concatenate([np.zeros((1, 40_000), np.float32), voice(2.5)], 1)
     path = make_video(
-        tmp_path / "apart.mp4", size=(480, 360), images=[face] * 60 + [empty] * 65, seconds=5, audio=sound
+        tmp_path / "apart.mp4", size=(480, 360), images=face + [empty] * 65, seconds=5, audio=sound
     )
     found = detector().detect(path)
     assert found.claims[FACE].status is found.claims[VOICE].status is Status.ASSESSED

@@ -57,6 +57,13 @@ def test_evaluate_audio_only(manifest: Path, tmp_path: Path) -> None:
     assert row[1:3] == ["2", "1"]  # a video whose face is fake too is no audio-only fake
 
 
+def test_out_of_domain(manifest: Path, tmp_path: Path) -> None:
+    said = run("out_of_domain.py", manifest, "--clips", "1", cwd=tmp_path)
+    rows = {cells[1].strip(): cells[2:6] for cells in (line.split("|") for line in said.splitlines())}
+    assert len(rows) == 10 and all(sum(map(int, rows[name])) == 1 for name in rows if "it" in name)
+    assert [cell.strip() for cell in rows["music and scrolling text"]] == ["0", "0", "0", "1"]
+
+
 def test_train_fusion(manifest: Path, tmp_path: Path) -> None:
     small = ("mix.voice=2", "mix.face=2", "mix.sync=2", "training.workers=0")
     said = run(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from avdetect import tracks
 from avdetect.faces import Box, FaceFinder, region_of
 from avdetect.landmarkers import Region
-from avdetect.tracks import FaceTracker, Samples, SceneCuts, flatness, grey_face, sharpness
+from avdetect.tracks import FaceTracker, Samples, SceneCuts, flatness, grey_face, sharpness, shots
 from avdetect.types import Face, Floats, Frame, TrackSummary
 
 cv2: Any = importlib.import_module("cv2")  # its stubs know too little of arrays
@@ -84,7 +84,8 @@ def run(
     finder: FaceFinder, images: Sequence[Image]
 ) -> tuple[list[list[Face]], list[TrackSummary], FaceTracker]:
     tracker = FaceTracker(finder)
-    faces = [tracker.update(Frame(index, index / 25, image)) for index, image in enumerate(images)]
+    frames = (Frame(index, index / 25, image) for index, image in enumerate(images))
+    faces = [tracker.update(frame, cut) for frame, cut in shots(frames)]
     return faces, tracker.finish(), tracker
 
 
@@ -298,9 +299,9 @@ def test_plain_colours_are_told_from_skin(head: Image, mesh: Floats) -> None:
 
 
 def test_a_drawn_face_cannot_be_assessed(finder: FaceFinder) -> None:
-    frames = [Frame(index, index / 25, drawn_face(index)) for index in range(25)]
+    frames = (Frame(index, index / 25, drawn_face(index)) for index in range(25))
     tracker = FaceTracker(finder)
-    assert any([tracker.update(frame) for frame in frames]), "it is taken for a face"
+    assert any([tracker.update(frame, cut) for frame, cut in shots(frames)]), "it is taken for a face"
     (summary,) = tracker.finish()
     assert not summary.assessable and re.match(
         r"face is drawn, .*plain over \d\d% of it", summary.reason or ""
