@@ -62,10 +62,10 @@ def test_a_model_tells_its_parts_claims_and_readings() -> None:
     told = describe(hub.find("base"))
     model = hub.load("base")
     assert told["numbers"] == sum(value.numel() for value in model.state_dict().values())
-    assert told["parts"]["voice"] == sum(
+    assert told["parts"]["lcnn"] == sum(
         value.numel()
         for name, value in model.state_dict().items()
-        if name.startswith(("encoders.voice.", "heads.voice."))
+        if name.startswith(("encoders.lcnn.", "heads.lcnn."))
     )
     claim = told["claims"]["voice_cloning"]
     assert (
@@ -74,7 +74,7 @@ def test_a_model_tells_its_parts_claims_and_readings() -> None:
     )
     assert 0 < claim["thresholds"]["low"] < claim["thresholds"]["high"] < 1 and claim["n_real"] > 100
     text = call("models", "inspect", "base").out
-    assert told["sha256"] in text and "manipulated from" in text and "spectral_resnet" in text
+    assert told["sha256"] in text and "manipulated from" in text and "spectral_efficientnet" in text
 
 
 def test_a_bare_file_tells_its_tensors_and_whose_they_are(light: Path, tmp_path: Path) -> None:
