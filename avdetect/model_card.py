@@ -166,16 +166,21 @@ def write_calibration(model: FusionNetwork, scores: Sequence[Score], path: Path)
 
 
 def probes_of(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """What finished probe runs reached: hidden, claim, and the summary row. ConfigError where one isn't finished."""
+    """Of finished probe runs: what was hidden, claim, streams and summary row. ConfigError where one isn't finished."""
     found = []
     for run in runs:
         try:
-            hidden = json.loads((run / "config.json").read_text())["data"]["hide"]
+            config = json.loads((run / "config.json").read_text())
+            hidden, told_by = config["data"]["hide"], config["model"]["claims"]
             table = json.loads((run / "model" / "results.json").read_text())
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"training.probes: {run} is no finished run; train it first") from error
         asked = EVIDENCE[Hidden(hidden)]
-        found += [{"hidden": hidden, "claim": c, **row} for c, row in table.items() if Claim(c) in asked]
+        found += [
+            {"hidden": hidden, "claim": claim, "streams": told_by[claim], **row}
+            for claim, row in table.items()
+            if Claim(claim) in asked
+        ]
     return found
 
 

@@ -187,6 +187,6 @@ def test_a_card_quotes_what_is_told_without_the_evidence(workshop: Path) -> None
     run(workshop, "rows", *short)
     folder = run(workshop, "quoting", *short, 'training.probes=["background", "rows"]')
     whole, blind = (folder / "model" / "README.md").read_text().split("## Shortcuts")
-    assert "| faces | face_manipulation | 1 | 1 |" in blind
+    assert "| faces | face_manipulation | face | 1 | 1 |" in blind
     assert "| faces | voice_cloning" not in blind  # nothing of a voice was taken out
     assert "| voice_cloning | 1 | 1 |" in whole.split("## On the validation rows")[1]
