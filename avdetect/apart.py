@@ -20,7 +20,7 @@ from avdetect.fusion_settings import SYNC
 from avdetect.hub import load
 from avdetect.joining import items_of, join_runs
 from avdetect.linear_heads import KINDS
-from avdetect.model_card import probes_of, write_calibration, write_card
+from avdetect.model_card import probes_of, write_card
 from avdetect.network import COMPARED, MOUTH
 from avdetect.processes import join
 from avdetect.recipe import TrainConfig
@@ -158,7 +158,6 @@ def _put_together(
     vars(model.config).update(name=config.name, version=config.version, apart={})
     model.save_pretrained(run / "model", safe_serialization=True)
     write_scores(scores, items, run / "scores.csv")
-    write_calibration(model, scores, run / "calibration.png")
     write_card(model, scores, run, probes)
 
 

@@ -31,7 +31,7 @@ from avdetect.fusion import FusionConfig, FusionModel
 from avdetect.fusion_settings import SYNC, Fusion
 from avdetect.hub import load
 from avdetect.manifest import read_manifest
-from avdetect.model_card import write_calibration, write_card
+from avdetect.model_card import write_card
 from avdetect.network import COMPARED
 from avdetect.recipe import DataSettings
 from avdetect.train import fold_folder, fold_model, load_clips, of_splits, without_left_out
@@ -209,7 +209,6 @@ def join_runs(
     for name in ("config.json", "data.json"):
         shutil.copyfile(run / name, out / name)
     write_scores(scores, items, out / "scores.csv")
-    write_calibration(model, scores, out / "calibration.png")
     write_card(model, scores, out)
 
 

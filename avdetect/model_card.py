@@ -187,11 +187,12 @@ def probes_of(runs: Sequence[Path]) -> list[dict[str, Any]]:
 def write_card(
     model: FusionNetwork, scores: Sequence[Score], run: Path, probes: Sequence[dict[str, Any]] = ()
 ) -> None:
-    """README.md and results.json beside the weights; `probes` as `probes_of` gives them."""
+    """README.md, results.json and calibration.png beside the weights; `probes` as `probes_of` gives them."""
     from jinja2 import Environment, StrictUndefined
 
     table = results(scores)
     (run / "model" / "results.json").write_text(json.dumps(table, indent=1) + "\n")
+    write_calibration(model, scores, run / "model" / "calibration.png")
     data = json.loads((run / "data.json").read_text())
     settings = json.loads((run / "config.json").read_text())
     template = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(

@@ -27,7 +27,7 @@ from avdetect.fusion import FusionConfig, FusionModel
 from avdetect.hub import load
 from avdetect.linear_heads import fit_linear, linear_streams, resting, still_taught
 from avdetect.manifest import read_manifest
-from avdetect.model_card import probes_of, write_calibration, write_card, write_curves
+from avdetect.model_card import probes_of, write_card, write_curves
 from avdetect.prepared import PreparedClip, prepare_all
 from avdetect.probes import without
 from avdetect.processes import by_main, is_main, join
@@ -307,5 +307,4 @@ def finish(
     (run / "metrics.json").write_text(json.dumps(history, indent=1) + "\n")
     write_curves(history, run / "curves.png")
     write_scores(scores, items, run / "scores.csv")
-    write_calibration(model, scores, run / "calibration.png")
     write_card(model, scores, run, probes)

@@ -161,7 +161,7 @@ def test_folds_hold_sources_out_and_calibrate_the_model_of_all(workshop: Path) -
     assert rows["scores.csv"] == rows["folds/0/scores.csv"] + rows["folds/1/scores.csv"]
     assert {row["file"] for row in rows["scores.csv"]} == {f"{k}.mp4" for k in range(4)}
     assert "Leave-one-source-out: 2 models" in " ".join((folder / "model" / "README.md").read_text().split())
-    assert (folder / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "model" / "calibration.png").read_bytes().startswith(b"\x89PNG")
 
     shared = run(workshop, "folded", *settings, "training.committee=2", resume=True)
     streams = json.loads((shared / "model" / "config.json").read_text())["streams"]
