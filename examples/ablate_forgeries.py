@@ -36,7 +36,7 @@ PARTS = {
 """Claim -> its part of a batch, its share of forgeries, and the kind of forgeries that teach it."""
 LEARNING = {
     Claim.FACE_MANIPULATION: 'model.streams.face={encoder="face_cnn", options={every=2}}',
-    Claim.VOICE_CLONING: 'model.claims.voice_cloning=["voice", "lcnn", "harmonics", "low"]',
+    Claim.VOICE_CLONING: 'model.claims.voice_cloning=["lcnn", "harmonics"]',
 }
 """What stands in the place of the recipe's frozen features, or is left without them: forgeries can't teach those."""
 FORGED_FACES = 0.4
