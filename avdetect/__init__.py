@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avdetect.detect import Detector, detect
 
-try:
-    __version__ = version("avdetect")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
-
+__version__ = "0.1.0"
 __all__ = ["Detector", "__version__", "detect"]
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from avdetect import __version__
 from avdetect.errors import AvdetectError, ConfigError, MediaError
+from avdetect.startup import brisk
 
 if TYPE_CHECKING:
     from avdetect.detect import Detector
@@ -29,9 +30,6 @@ logger = logging.getLogger(__name__)
 INTERRUPTED, NO_READER = 130, 141
 """Exit codes as of a process that SIGINT or SIGPIPE ended."""
 COMMANDS = ("train", "evaluate", "data", "forge", "gmm", "models")
-TURN = 0.0002
-"""Seconds after which a thread that waits for Python's lock gets it, Python's own 0.005: faces are followed, in many
-short steps, while another thread imports PyTorch."""
 UNUSED = "torch._meta_registrations"
 """How PyTorch reckons with tensors that hold no data: a quarter of the time it takes to import."""
 
@@ -143,8 +141,6 @@ def _watchers(args: argparse.Namespace) -> list[Watcher]:
 
 
 def _detect(args: argparse.Namespace, apart: bool) -> int:
-    # PyTorch's threads would else keep a core busy that faces are followed on, while they wait for each other.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     watchers = _watchers(args) if apart else []  # first of all: they import as much as we do
     if apart:
         _defer_unused(args.model)
@@ -287,7 +283,7 @@ def console() -> NoReturn:
     """Entry point of the `avdetect` script."""
     verdicts = not set(sys.argv[1:2]) & set(COMMANDS)
     if verdicts:
-        sys.setswitchinterval(TURN)
+        brisk()
     code = main(apart=verdicts)
     if verdicts or (code == INTERRUPTED and _loads_a_model()):
         _leave(code)

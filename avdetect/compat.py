@@ -12,6 +12,11 @@ import sys
 from types import ModuleType
 from typing import Any, NoReturn
 
+from avdetect.later import deferred
+
+UNUSED = ("torchaudio.datasets", "torchaudio.models", "torchaudio.pipelines")
+"""What `import torchaudio` brings with it and avdetect has no need of: most of the time that it takes."""
+
 
 def _unavailable(*args: Any, **kwargs: Any) -> NoReturn:
     raise RuntimeError(
@@ -31,18 +36,20 @@ def _stand_in() -> ModuleType:
 
 
 def _forget_torchaudio() -> None:
-    for name in [name for name in sys.modules if name == "torchaudio" or name.startswith("torchaudio.")]:
+    loaded = [name for name in sys.modules if name == "torchaudio" or name.startswith("torchaudio.")]
+    for name in [name for name in loaded if name not in UNUSED]:
         del sys.modules[name]
 
 
 def ensure_torchaudio() -> None:
     """Import torchaudio, without its compiled extension where that cannot be loaded. Cheap when already done."""
-    try:
-        import torchaudio
-    except OSError:
-        _forget_torchaudio()
-        sys.modules["torchaudio._extension"] = _stand_in()
-        import torchaudio  # noqa: F401
+    with deferred(*UNUSED):
+        try:
+            import torchaudio
+        except OSError:
+            _forget_torchaudio()
+            sys.modules["torchaudio._extension"] = _stand_in()
+            import torchaudio  # noqa: F401
 
 
 ensure_torchaudio()

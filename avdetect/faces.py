@@ -54,7 +54,7 @@ def overlap(a: Floats, b: Floats) -> float:
 def region_of(landmarks: Floats, margin: float = 1.0) -> Region:
     """The square, upright to the eyes, of `margin` times the longer side of landmarks [478, 2 or 3]."""
     points = landmarks[:, :2].astype(np.float64)
-    right, left = (points[list(corners)].mean(0) for corners in EYE_CORNERS)
+    right, left = ((points[outer] + points[inner]) / 2 for outer, inner in EYE_CORNERS)
     angle = math.atan2(left[1] - right[1], left[0] - right[0])
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     upright = points @ turn.T
@@ -87,6 +87,19 @@ def warp(image: Bytes, matrix: NDArray[np.float64], side: int) -> Bytes:
         part, placed, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return crop
+
+
+def sparse(image: Bytes, step: int) -> Bytes:
+    """Every `step`-th pixel of every `step`-th row, from the middle of the first on, as far as whole steps go.
+
+    A slice would be the same, and copied eight times more slowly.
+    """
+    top, left = (min(step // 2, side - 1) for side in image.shape[:2])
+    part = image[top:, left:]
+    rows, columns = (max(1, side // step) for side in part.shape[:2])
+    whole = part[: rows * step, : columns * step]
+    found: Bytes = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    return found
 
 
 def _divisible(low: Any, high: Any, by: int, end: Any) -> tuple[Any, Any]:
@@ -203,7 +216,7 @@ def _look(image: Bytes, view: Box, side: int) -> tuple[Bytes, float]:
     coarse = max(
         1, int(0.5 / scale)
     )  # averaging every pixel of a large frame would cost more than the detector
-    part = part[coarse // 2 :: coarse, coarse // 2 :: coarse] if coarse > 1 else part
+    part = sparse(part, coarse) if coarse > 1 else part
     rows, columns = (
         max(1, round(n * scale))
         for n in (min(bottom, height) - max(top, 0), min(right, width) - max(left, 0))

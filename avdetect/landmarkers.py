@@ -14,7 +14,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +32,10 @@ MIN_CONFIDENCE = 0.5
 SYSTEM_LIBRARIES = (
     "apt-get install libgl1 libglib2.0-0 (Debian, Ubuntu) or dnf install mesa-libGL glib2 (Fedora)"
 )
-UNUSED = ("matplotlib", "matplotlib.pyplot", "mediapipe.tasks", "mediapipe.tasks.python")
+UNUSED = (
+    *("matplotlib", "matplotlib.pyplot", "mediapipe.tasks", "mediapipe.tasks.python"),
+    "mediapipe.python.solutions.objectron",
+)
 """What `import mediapipe` brings with it and finding faces has no need of: a third of the time to a first face."""
 
 
@@ -121,9 +124,56 @@ def _points(landmarks: Any) -> Floats:
     return np.array([(point.x, point.y, point.z) for point in landmarks], np.float32)
 
 
+_WIRE = np.dtype({"names": ["x", "y", "z"], "formats": ["<f4"] * 3, "offsets": [3, 8, 13], "itemsize": 17})
+"""A landmark as protobuf writes it: two bytes that one follows, and before each number one that says which it is."""
+
+
+def _points_of(message: Any) -> Floats:
+    """Of a list of landmarks; read from its bytes, since Python takes half a millisecond to ask for each number."""
+    wire = message.SerializeToString()
+    if len(wire) != _WIRE.itemsize * len(message.landmark):  # visibility or presence stand beside the numbers
+        return _points(message.landmark)
+    read = np.frombuffer(wire, _WIRE)
+    return np.stack([read["x"], read["y"], read["z"]], 1)
+
+
 def _tilt(right_eye: tuple[float, float], left_eye: tuple[float, float]) -> float:
     """Angle of the line between the eyes, radians, clockwise as seen in the picture."""
     return math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0])
+
+
+class _Graph:
+    """A mediapipe graph that makes one thing of a picture. Its `SolutionBase` does so too, and a class for each result.
+
+    `config`: the graph, with streams "image" and `output`. `start`: the packets that it starts with.
+    """
+
+    def __init__(self, mediapipe: Any, config: str, output: str, start: Mapping[str, Any]) -> None:
+        self._make = mediapipe.packet_creator
+        self._get = mediapipe.packet_getter
+        self._format = mediapipe.ImageFormat.SRGB
+        self._time = 0
+        self._graph = mediapipe.CalculatorGraph(graph_config=config)
+        self._graph.observe_output_stream(output, self._keep, True)
+        self._graph.start_run(dict(start))
+
+    def _keep(self, _: str, packet: Any) -> None:
+        self._packet = packet
+
+    def __call__(self, image: Bytes, **packets: Any) -> Any:
+        """The message that comes of a picture [H, W, 3], and of the packets of other streams; None where none does."""
+        self._time += 1
+        self._packet = None
+        packets["image"] = self._make.create_image_frame(image, image_format=self._format)
+        for name, packet in packets.items():
+            self._graph.add_packet_to_input_stream(name, packet.at(self._time))
+        self._graph.wait_until_idle()
+        found = self._packet
+        return None if found is None or found.is_empty() else self._get.get_proto(found)
+
+    def close(self) -> None:
+        """Frees the models."""
+        self._graph.close()
 
 
 _MESH_GRAPH = """
@@ -156,13 +206,15 @@ class WheelModels:
                 f"mediapipe {mediapipe.__version__} carries no face models: name a face_landmarker.task, "
                 'or pip install "mediapipe==0.10.21"'
             )
-        rect = load("mediapipe.framework.formats.rect_pb2")
-        self._whole = rect.NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0)
-        base = load("mediapipe.python.solution_base").SolutionBase
+        rect = load("mediapipe.framework.formats.rect_pb2").NormalizedRect
+        make = mediapipe.packet_creator
+        self._whole = make.create_proto(rect(x_center=0.5, y_center=0.5, width=1.0, height=1.0))
         with silence():
             detection = mediapipe.solutions.face_detection.FaceDetection
             self._detector = detection(model_selection=1, min_detection_confidence=MIN_CONFIDENCE)
-            self._mesh = base(graph_config=_MESH_GRAPH, side_inputs={"with_attention": True})
+            # after the detector, which says where the wheel's models lie
+            start = {"with_attention": make.create_bool(True)}
+            self._mesh = _Graph(mediapipe, _MESH_GRAPH, "landmarks", start)
             self._noisy = True
             blank = np.zeros((self.crop_side, self.crop_side, 3), np.uint8)
             self.detect(
@@ -186,9 +238,9 @@ class WheelModels:
     def mesh(self, crop: Bytes) -> Floats | None:
         """See `Models`."""
         with silence() if self._noisy else contextlib.nullcontext():  # one more note beside the first face
-            found = self._mesh.process({"image": crop, "roi": self._whole}).landmarks
+            found = self._mesh(crop, roi=self._whole)
         self._noisy = self._noisy and found is None
-        return None if found is None else _points(found.landmark)
+        return None if found is None else _points_of(found)
 
     def close(self) -> None:
         """See `Models`."""

@@ -129,7 +129,8 @@ def _probabilities(waveform: Floats, offset: float, gain: float) -> list[float]:
     import torch
 
     found: list[float] = []
-    with _one_thread(), torch.inference_mode():
+    # To optimise so small a network takes as long as to hear ten seconds by it, and makes it no faster.
+    with _one_thread(), torch.jit.optimized_execution(False), torch.inference_mode():
         model = _model()  # its first import sets one thread for good, were it not put back
         model.reset_states()
         for block in _blocks(waveform):

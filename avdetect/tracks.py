@@ -20,6 +20,7 @@ from avdetect.faces import (
     mouth_opening,
     overlap,
     region_of,
+    sparse,
     views,
 )
 from avdetect.landmarkers import Region, load
@@ -79,7 +80,7 @@ class SceneCuts:
     def update(self, image: Bytes) -> bool:
         """Whether a shot begins with `image` [H, W, 3]; the first image begins none."""
         step = max(1, min(image.shape[:2]) // 96)
-        small = cv2.resize(image[::step, ::step], (32, 24), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(sparse(image, step), (32, 24), interpolation=cv2.INTER_AREA)
         now: Floats = cv2.GaussianBlur(small, (3, 3), 0).astype(np.float32)
         now -= now.mean((0, 1))  # a flash or a fade changes the light, not the picture
         change = 0.0 if self._last is None else float(np.abs(now - self._last).mean())
@@ -231,7 +232,7 @@ def is_still(track: TrackSummary) -> bool:
 
 def _near(a: Floats, b: Floats, reach: float) -> bool:
     """Whether two meshes may be one face: centres at most `reach` widths apart, of like size."""
-    (low_a, high_a), (low_b, high_b) = (np.split(box_of(mesh), 2) for mesh in (a, b))
+    (low_a, high_a), (low_b, high_b) = ((mesh[:, :2].min(0), mesh[:, :2].max(0)) for mesh in (a, b))
     width_a, width_b = float((high_a - low_a).max()), float((high_b - low_b).max())
     apart = float(np.hypot(*((low_a + high_a) - (low_b + high_b)) / 2))
     return apart < reach * max(width_a, width_b) and 0.6 < width_a / max(width_b, 1e-6) < 1.7

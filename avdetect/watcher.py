@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from avdetect.errors import AvdetectError
+from avdetect.startup import brisk
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -99,6 +100,7 @@ def _uninterrupted() -> Iterator[None]:
 
 def _serve(pipe: Connection) -> None:
     """Follows the faces of the clips that come through the pipe until its other end is gone."""
+    brisk()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's goes to both; the other one says it
     from avdetect.faces import FaceFinder
     from avdetect.windows import Prepared

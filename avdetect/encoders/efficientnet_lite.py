@@ -40,12 +40,20 @@ class SamePadded(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """With a stride, the odd row and column of padding stand at the end."""
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride > 1:
-            pad = [max(0, (-(-side // stride) - 1) * stride + kernel - side) for side in x.shape[-2:]]
-            x = nn.functional.pad(x, (pad[1] // 2, pad[1] - pad[1] // 2, pad[0] // 2, pad[0] - pad[0] // 2))
         assert self.bias is not None
-        return self._conv_forward(x, self.weight.float(), self.bias.float())
+        weight, bias = self.weight.float(), self.bias.float()
+        if self.stride[0] == 1:
+            return self._conv_forward(x, weight, bias)
+        pad = [self._padding(side) for side in x.shape[-2:]]
+        # A row of zeros before the kernel is one more of padding after the maps, which need not be copied for it.
+        weight = nn.functional.pad(weight, (pad[1] % 2, 0, pad[0] % 2, 0))
+        around = ((pad[0] + 1) // 2, (pad[1] + 1) // 2)
+        return nn.functional.conv2d(x, weight, bias, self.stride, around, groups=self.groups)
+
+    def _padding(self, side: int) -> int:
+        """Rows that are missing for ceil(side / stride) places of the kernel."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        return max(0, (-(-side // stride) - 1) * stride + kernel - side)
 
 
 class InvertedResidual(nn.Module):
