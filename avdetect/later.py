@@ -14,7 +14,7 @@ class _Later(ModuleType):
     """Stands where a module would be, and imports it once something of it is asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name != "__path__":  # asked for where a module inside it is imported
             raise AttributeError(name)
         for known in [self.__name__, self.__name__.rpartition(".")[0]]:
             if isinstance(sys.modules.get(known), _Later):

@@ -130,7 +130,7 @@ def _probabilities(waveform: Floats, offset: float, gain: float) -> list[float]:
 
     found: list[float] = []
     # To optimise so small a network takes as long as to hear ten seconds by it, and makes it no faster.
-    with _one_thread(), torch.jit.optimized_execution(False), torch.inference_mode():
+    with _one_thread(), torch.jit.optimized_execution(False), torch.inference_mode():  # type: ignore[attr-defined]
         model = _model()  # its first import sets one thread for good, were it not put back
         model.reset_states()
         for block in _blocks(waveform):

@@ -9,9 +9,9 @@ import sys
 TURN = 0.0002
 """Seconds after which a thread that waits for Python's lock gets it, Python's own 0.005: faces are followed, in many
 short steps, while another thread decodes them or imports PyTorch."""
-SELDOM = 100_000
-"""New objects after which Python looks for garbage, its own 700: it would look through what importing PyTorch makes
-again and again, a tenth of the time that takes."""
+SELDOM = (1_000, 1_000, 1_000)
+"""When Python looks for garbage: among what is new as often as ever, among what stayed a hundred times less often. It
+would look through what importing PyTorch makes again and again, a tenth of the time that takes."""
 ALONE = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
 """Environment in which the threads of libraries, while they wait for each other, leave the cores to faces."""
 
@@ -19,6 +19,6 @@ ALONE = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
 def brisk() -> None:
     """Sets this process up; before NumPy is imported. What the user has set in the environment stays."""
     sys.setswitchinterval(TURN)
-    gc.set_threshold(SELDOM)
+    gc.set_threshold(*SELDOM)
     for name, value in ALONE.items():
         os.environ.setdefault(name, value)

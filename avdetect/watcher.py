@@ -7,18 +7,19 @@ nothing, so that the process can be started before anything else.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from avdetect.errors import AvdetectError
 from avdetect.startup import brisk
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from avdetect.types import Clip
     from avdetect.windows import Prepared, WindowSettings
 
@@ -28,22 +29,51 @@ MOST = 4
 """Watchers of one call: more clips than they look at, one detector does not score."""
 
 
-class Watcher:
-    """A process that follows the faces of one clip after the other, as `windows.Prepared` does.
+SERVE = "import sys; sys.path[:] = sys.argv[2:]; from avdetect.watcher import serve; serve(int(sys.argv[1]))"
+"""What the process runs, which imports what this one would; `multiprocessing` takes an interpreter more for it."""
 
-    It is started by `multiprocessing`, afresh: a program that makes one guards its main module, as that asks for.
-    """
+
+class _Pipe:
+    """One of two ends through which two processes of ours tell each other Python's objects."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._file = end.makefile("rwb")
+        end.close()  # the file keeps it open
+
+    def send(self, told: Any) -> None:
+        """OSError where the other end is gone."""
+        pickle.dump(told, self._file, pickle.HIGHEST_PROTOCOL)
+        self._file.flush()
+
+    def recv(self) -> Any:
+        """EOFError, or OSError, where the other end is gone."""
+        try:
+            return pickle.load(self._file)
+        except pickle.UnpicklingError:  # it went away in the middle of a word
+            raise EOFError from None
+
+    def close(self) -> None:
+        """Tells the other end, where it waits for something, that nothing comes."""
+        with suppress(OSError):  # what is still to be sent reaches nobody
+            self._file.close()
+
+
+class Watcher:
+    """A process that follows the faces of one clip after the other, as `windows.Prepared` does."""
 
     def __init__(self) -> None:
         self._start()
 
     def _start(self) -> None:
-        context = get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other,), name="faces", daemon=True)
-        with _uninterrupted():
-            self._process.start()
-        other.close()
+        end, other = socket.socketpair()
+        self._pipe = _Pipe(end)
+        with other, _uninterrupted():
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", SERVE, str(other.fileno()), *sys.path],
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
 
     def follow(self, clip: Clip, settings: WindowSettings) -> Generator[Any, None, None]:
         """Lists of (frame, {face: what was seen of it}), and at last (tracks, warnings, seconds) of the clip.
@@ -52,7 +82,8 @@ class Watcher:
         """
         done = False
         try:
-            if not self._process.is_alive():
+            if self._process.poll() is not None:
+                self._pipe.close()
                 self._start()
             self._pipe.send((clip, settings))
             while not done:
@@ -70,7 +101,7 @@ class Watcher:
     def close(self) -> None:
         """Ends the process."""
         self._process.terminate()  # first: a thread that waits for it is woken by that alone
-        self._process.join()
+        self._process.wait()
         self._pipe.close()
 
 
@@ -98,8 +129,9 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(pipe: Connection) -> None:
-    """Follows the faces of the clips that come through the pipe until its other end is gone."""
+def serve(end: int) -> None:
+    """Follows the faces of the clips that come through the socket `end` until its other end is gone."""
+    pipe = _Pipe(socket.socket(fileno=end))
     brisk()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's goes to both; the other one says it
     from avdetect.faces import FaceFinder

@@ -286,10 +286,22 @@ def test_deferring_leaves_alone_what_is_there() -> None:
         assert sys.modules["json"] is before["json"]
         late = importlib.import_module("wave.nowhere")
         with pytest.raises(AttributeError):
-            _ = late.__path__
+            _ = late.__wrapped__
     assert "wave.nowhere" not in sys.modules and sys.modules.get("wave") is before.get("wave")
     with pytest.raises(ModuleNotFoundError):
         _ = late.anything
+
+
+def test_a_module_inside_a_deferred_one_is_found() -> None:
+    code = """
+import sys
+from avdetect.later import defer
+defer("xml", "xml.dom")
+from xml.dom import minidom
+print(minidom.__name__, type(sys.modules["xml.dom"]).__name__)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "xml.dom.minidom module\n"
 
 
 def failing_import(text: str) -> Any:

@@ -79,7 +79,7 @@ def test_one_that_was_ended_costs_a_clip_and_is_started_again(watcher: Watcher, 
         list(told)
     assert verdicts(talking, watchers=[watcher])[0].score is not None
     watcher._process.kill()
-    watcher._process.join()
+    watcher._process.wait()
     assert verdicts(talking, watchers=[watcher])[0].score is not None
 
 
@@ -87,7 +87,7 @@ def test_a_clip_that_is_left_in_the_middle_is_not_gone_on_with(watcher: Watcher,
     told = watcher.follow(open_clip(talking), WindowSettings())
     next(told)
     told.close()
-    assert not watcher._process.is_alive()
+    assert watcher._process.poll() is not None
     assert verdicts(talking, watchers=[watcher])[0].score is not None
 
 
