@@ -90,16 +90,17 @@ def warp(image: Bytes, matrix: NDArray[np.float64], side: int) -> Bytes:
 
 
 def sparse(image: Bytes, step: int) -> Bytes:
-    """Every `step`-th pixel of every `step`-th row, from the middle of the first on, as far as whole steps go.
-
-    A slice would be the same, and copied eight times more slowly.
-    """
-    top, left = (min(step // 2, side - 1) for side in image.shape[:2])
-    part = image[top:, left:]
-    rows, columns = (max(1, side // step) for side in part.shape[:2])
-    whole = part[: rows * step, : columns * step]
-    found: Bytes = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_NEAREST)
-    return found
+    """Every `step`-th pixel of every `step`-th row of [H, W, 3]: a slice, but copied in an eighth of the time."""
+    rows, columns = (side // step * step for side in image.shape[:2])
+    if not rows or not columns:
+        return np.ascontiguousarray(image[::step, ::step])
+    size = columns // step, rows // step
+    inner = cv2.resize(image[:rows, :columns], size, interpolation=cv2.INTER_NEAREST)
+    beside, below = (
+        image[:rows:step, columns::step],
+        image[rows::step, ::step],
+    )  # of the last step that is not whole
+    return np.vstack([np.hstack([inner, beside]), below])
 
 
 def _divisible(low: Any, high: Any, by: int, end: Any) -> tuple[Any, Any]:
@@ -216,7 +217,9 @@ def _look(image: Bytes, view: Box, side: int) -> tuple[Bytes, float]:
     coarse = max(
         1, int(0.5 / scale)
     )  # averaging every pixel of a large frame would cost more than the detector
-    part = sparse(part, coarse) if coarse > 1 else part
+    if coarse > 1:
+        top, left = (min(coarse // 2, side - 1) for side in part.shape[:2])
+        part = sparse(part[top:, left:], coarse)
     rows, columns = (
         max(1, round(n * scale))
         for n in (min(bottom, height) - max(top, 0), min(right, width) - max(left, 0))

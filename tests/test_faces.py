@@ -120,6 +120,13 @@ def test_frames_without_a_face(finder: FaceFinder, shape: tuple[int, int]) -> No
     assert finder.find(np.full((*shape, 3), 128, np.uint8)) == []
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("shape", [(720, 1280), (96, 97), (5, 200), (1, 1)])
+def test_sparse_pixels_are_those_of_a_slice(shape: tuple[int, int], step: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(faces.sparse(image, step), image[::step, ::step])
+
+
 def test_grey_and_strided_images(finder: FaceFinder, portrait: Image) -> None:
     grey = np.repeat(portrait.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
     mirrored = portrait[:, ::-1]  # not contiguous, as a decoder's frames may be
