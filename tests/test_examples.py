@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,9 @@ def test_detect_clip(tmp_path: Path) -> None:
 
 def test_benchmark(tmp_path: Path) -> None:
     said = run("benchmark.py", SAMPLES / "sample.mp4", "--runs", "1", cwd=tmp_path)
-    assert all(stage in said for stage in ("plain decoding", "faces", "model", "total"))
+    assert all(stage in said for stage in ("plain decoding", "a further clip", "faces", "model", "total"))
+    one = float(re.search(r"python -m avdetect +(\S+)", said)[1])  # type: ignore[index]
+    assert one > float(re.search(r"plain decoding \(PyAV\) +(\S+)", said)[1])  # type: ignore[index]
 
 
 def test_evaluate_audio_only(manifest: Path, tmp_path: Path) -> None:
