@@ -36,6 +36,8 @@ SAME_FACE = 0.5
 """Two boxes are one face where they share this much of the smaller."""
 EYE_CORNERS = ((33, 133), (263, 362))
 """Outer and inner corner of the right and of the left eye; the right eye is on the image's left."""
+FINE = 64
+"""Steps up to which OpenCV's nearest pixel is exactly that of a slice (to 92)."""
 Box = tuple[int, int, int, int]
 
 
@@ -92,7 +94,7 @@ def warp(image: Bytes, matrix: NDArray[np.float64], side: int) -> Bytes:
 def sparse(image: Bytes, step: int) -> Bytes:
     """Every `step`-th pixel of every `step`-th row of [H, W, 3]: a slice, but copied in an eighth of the time."""
     rows, columns = (side // step * step for side in image.shape[:2])
-    if not rows or not columns:
+    if not rows or not columns or step > FINE:  # OpenCV rounds places in large steps
         return np.ascontiguousarray(image[::step, ::step])
     size = columns // step, rows // step
     inner = cv2.resize(image[:rows, :columns], size, interpolation=cv2.INTER_NEAREST)
@@ -218,8 +220,8 @@ def _look(image: Bytes, view: Box, side: int) -> tuple[Bytes, float]:
         1, int(0.5 / scale)
     )  # averaging every pixel of a large frame would cost more than the detector
     if coarse > 1:
-        top, left = (min(coarse // 2, side - 1) for side in part.shape[:2])
-        part = sparse(part[top:, left:], coarse)
+        first_row, first_column = (min(coarse // 2, side - 1) for side in part.shape[:2])
+        part = sparse(part[first_row:, first_column:], coarse)
     rows, columns = (
         max(1, round(n * scale))
         for n in (min(bottom, height) - max(top, 0), min(right, width) - max(left, 0))

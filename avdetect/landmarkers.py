@@ -32,10 +32,7 @@ MIN_CONFIDENCE = 0.5
 SYSTEM_LIBRARIES = (
     "apt-get install libgl1 libglib2.0-0 (Debian, Ubuntu) or dnf install mesa-libGL glib2 (Fedora)"
 )
-UNUSED = (
-    *("matplotlib", "matplotlib.pyplot", "mediapipe.tasks", "mediapipe.tasks.python"),
-    "mediapipe.python.solutions.objectron",
-)
+UNUSED = ("matplotlib", "matplotlib.pyplot", "mediapipe.tasks", "mediapipe.tasks.python")
 """What `import mediapipe` brings with it and finding faces has no need of: a third of the time to a first face."""
 
 
@@ -129,7 +126,7 @@ _WIRE = np.dtype({"names": ["x", "y", "z"], "formats": ["<f4"] * 3, "offsets": [
 
 
 def _points_of(message: Any) -> Floats:
-    """Of a list of landmarks; read from its bytes, since Python takes half a millisecond to ask for each number."""
+    """Of a list of landmarks; read from its bytes: to ask for the numbers one by one takes half a millisecond."""
     wire = message.SerializeToString()
     if len(wire) != _WIRE.itemsize * len(message.landmark):  # visibility or presence stand beside the numbers
         return _points(message.landmark)
@@ -143,7 +140,7 @@ def _tilt(right_eye: tuple[float, float], left_eye: tuple[float, float]) -> floa
 
 
 class _Graph:
-    """A mediapipe graph that makes one thing of a picture. Its `SolutionBase` does so too, and a class for each result.
+    """A mediapipe graph that makes one thing of a picture; its `SolutionBase` also makes a class for each result.
 
     `config`: the graph, with streams "image" and `output`. `start`: the packets that it starts with.
     """
@@ -153,7 +150,8 @@ class _Graph:
         self._get = mediapipe.packet_getter
         self._format = mediapipe.ImageFormat.SRGB
         self._time = 0
-        self._graph = mediapipe.CalculatorGraph(graph_config=config)
+        self._packet: Any = None
+        self._graph: Any = mediapipe.CalculatorGraph(graph_config=config)
         self._graph.observe_output_stream(output, self._keep, True)
         self._graph.start_run(dict(start))
 
@@ -174,6 +172,9 @@ class _Graph:
     def close(self) -> None:
         """Frees the models."""
         self._graph.close()
+        self._graph = self._packet = (
+            None  # it holds `_keep`, and so this, where no garbage collection sees it
+        )
 
 
 _MESH_GRAPH = """

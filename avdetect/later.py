@@ -18,7 +18,7 @@ class _Later(ModuleType):
             raise AttributeError(name)
         for known in [self.__name__, self.__name__.rpartition(".")[0]]:
             if isinstance(sys.modules.get(known), _Later):
-                del sys.modules[known]
+                sys.modules.pop(known, None)
         return getattr(importlib.import_module(self.__name__), name)
 
 

@@ -50,24 +50,17 @@ def _plain(config: dict[str, Any]) -> FusionNetwork:
 
 def _read(folder: Path, build: Build) -> tuple[FusionNetwork, list[str]]:
     """The network, and the names of weights that are missing, one too many or of another shape."""
-    import torch
     from safetensors.torch import load_file
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    with torch.device(
-        "meta"
-    ):  # nothing is drawn, or read of a backbone, that the weights are about to replace
-        network = build(dict(config))
+    from avdetect import stored
+
+    with stored.replaced():
+        network = build(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     given, wanted = load_file(folder / "model.safetensors"), network.state_dict()
     unfit = given.keys() ^ wanted.keys()
     unfit |= {name for name in given.keys() & wanted.keys() if given[name].shape != wanted[name].shape}
     if not unfit:
-        network.load_state_dict(given, assign=True)
-        if any(
-            buffer.is_meta for buffer in network.buffers()
-        ):  # one that is worked out, and saved in no file
-            network = build(config)
-            network.load_state_dict(given)
+        network.load_state_dict(given)
     return network, sorted(unfit)
 
 

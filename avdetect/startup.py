@@ -10,8 +10,8 @@ TURN = 0.0002
 """Seconds after which a thread that waits for Python's lock gets it, Python's own 0.005: faces are followed, in many
 short steps, while another thread decodes them or imports PyTorch."""
 SELDOM = (1_000, 1_000, 1_000)
-"""When Python looks for garbage: among what is new as often as ever, among what stayed a hundred times less often. It
-would look through what importing PyTorch makes again and again, a tenth of the time that takes."""
+"""When Python looks for garbage: among what is new nearly as often as ever, among what stayed hardly at all. It would
+look through what importing PyTorch makes again and again, a tenth of the time that takes."""
 ALONE = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
 """Environment in which the threads of libraries, while they wait for each other, leave the cores to faces."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +14,22 @@ from torch import nn
 from avdetect.errors import ModelError
 
 Model = TypeVar("Model", bound=nn.Module)
+_replaced: ContextVar[bool] = ContextVar("replaced", default=False)
+
+
+@contextmanager
+def replaced() -> Iterator[None]:
+    """In here networks are built whose weights a saved model's are about to replace."""
+    token = _replaced.set(True)
+    try:
+        yield
+    finally:
+        _replaced.reset(token)
+
+
+def is_wanted(weight: torch.Tensor) -> bool:
+    """Whether what `load` would give is to stay in the place of `weight`."""
+    return not weight.is_meta and not _replaced.get()
 
 
 def save(model: nn.Module, about: dict[str, str], path: Path) -> None:

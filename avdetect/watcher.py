@@ -6,6 +6,7 @@ nothing, so that the process can be started before anything else.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import signal
@@ -27,8 +28,6 @@ TOGETHER = 25
 """Pictures that are told of at once."""
 MOST = 4
 """Watchers of one call: more clips than they look at, one detector does not score."""
-
-
 SERVE = "import sys; sys.path[:] = sys.argv[2:]; from avdetect.watcher import serve; serve(int(sys.argv[1]))"
 """What the process runs, which imports what this one would; `multiprocessing` takes an interpreter more for it."""
 
@@ -42,14 +41,20 @@ class _Pipe:
 
     def send(self, told: Any) -> None:
         """OSError where the other end is gone."""
-        pickle.dump(told, self._file, pickle.HIGHEST_PROTOCOL)
-        self._file.flush()
+        try:
+            pickle.dump(told, self._file, pickle.HIGHEST_PROTOCOL)
+            self._file.flush()
+        except ValueError:  # this end was closed
+            raise BrokenPipeError from None
 
     def recv(self) -> Any:
         """EOFError, or OSError, where the other end is gone."""
         try:
             return pickle.load(self._file)
-        except pickle.UnpicklingError:  # it went away in the middle of a word
+        except (
+            pickle.UnpicklingError,
+            ValueError,
+        ):  # it went away in the middle of a word, or this end was closed
             raise EOFError from None
 
     def close(self) -> None:
@@ -67,10 +72,10 @@ class Watcher:
     def _start(self) -> None:
         end, other = socket.socketpair()
         self._pipe = _Pipe(end)
-        with other, _uninterrupted():
+        with other, _beyond_standard_streams(other) as number, _uninterrupted():
             self._process = subprocess.Popen(
-                [sys.executable, "-c", SERVE, str(other.fileno()), *sys.path],
-                pass_fds=[other.fileno()],
+                [sys.executable, "-c", SERVE, str(number), *sys.path],
+                pass_fds=[number],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
@@ -114,6 +119,16 @@ def started(clips: int) -> list[Watcher]:
             for _ in range(min(clips, cores, MOST)):
                 watchers.append(Watcher())
     return watchers
+
+
+@contextmanager
+def _beyond_standard_streams(end: socket.socket) -> Iterator[int]:
+    """A descriptor of `end` that is none of the first three, which the process gets others of."""
+    number = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3)
+    try:
+        yield number
+    finally:
+        os.close(number)
 
 
 @contextmanager

@@ -120,11 +120,42 @@ def test_frames_without_a_face(finder: FaceFinder, shape: tuple[int, int]) -> No
     assert finder.find(np.full((*shape, 3), 128, np.uint8)) == []
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 50, 93])
 @pytest.mark.parametrize("shape", [(720, 1280), (96, 97), (5, 200), (1, 1)])
 def test_sparse_pixels_are_those_of_a_slice(shape: tuple[int, int], step: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     np.testing.assert_array_equal(faces.sparse(image, step), image[::step, ::step])
+
+
+@pytest.mark.parametrize("shape", [(720, 1280), (1080, 1080), (2160, 3840)])
+def test_looks_at_parts_of_large_frames_keep_their_proportions(shape: tuple[int, int]) -> None:
+    """Each shows what a slice of the part shows, borders included."""
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    height, width = shape
+    for left, top, right, bottom in faces.views(width, height):
+        view, scale = faces._look(image, (left, top, right, bottom), 192)
+        size = (round((bottom - top) * scale), round((right - left) * scale))
+        assert np.abs(np.subtract(view.shape[:2], size)).max() <= 1
+        part = image[max(top, 0) : bottom, max(left, 0) : right]
+        coarse = max(1, int(0.5 / scale))
+        sparse = np.ascontiguousarray(part[coarse // 2 :: coarse, coarse // 2 :: coarse])
+        inside = (round(part.shape[1] * scale), round(part.shape[0] * scale))
+        plain = cv2.resize(sparse, inside, interpolation=cv2.INTER_AREA)
+        row, column = (round(max(-start, 0) * scale) for start in (top, left))
+        found = view[row : row + inside[1], column : column + inside[0]]
+        np.testing.assert_array_equal(found, plain)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_a_finder_that_is_closed_leaves_nothing_behind() -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    FaceFinder().close()
+    before = threads()
+    for _ in range(3):
+        FaceFinder().close()
+    assert threads() <= before
 
 
 def test_grey_and_strided_images(finder: FaceFinder, portrait: Image) -> None:

@@ -16,7 +16,7 @@ from avdetect.batch import LIPS
 from avdetect.errors import ConfigError, ModelError
 from avdetect.fusion import FusionConfig, FusionModel
 from avdetect.fusion_layers import resample_steps, soft_maximum
-from avdetect.fusion_settings import STEP_RATE, FusionSettings
+from avdetect.fusion_settings import STEP_RATE
 from avdetect.loading import load_network
 from avdetect.network import FusionNetwork, FusionOutput
 from avdetect.types import CLAIMS, Claim, EncoderOutput
@@ -570,22 +570,6 @@ def test_the_plain_network_reads_what_training_wrote(fusion: str, tmp_path: Path
     assert torch.equal(plain.clip_logits, wrapped.clip_logits)
     assert torch.equal(plain.step_logits, wrapped.step_logits)
     assert network.config.claims == CLAIM_STREAMS and network.config.fusion == fusion
-
-
-def test_what_no_file_holds_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks are built without numbers first; one that works some out has to be built with them."""
-    assemble = FusionNetwork.assemble
-
-    def with_places(self: FusionNetwork, config: FusionSettings) -> None:
-        assemble(self, config)
-        self.register_buffer("places", torch.arange(3.0), persistent=False)
-
-    monkeypatch.setattr(FusionNetwork, "assemble", with_places)
-    model = make_model()
-    model.save_pretrained(tmp_path)
-    network = load_network(tmp_path)
-    assert network.get_buffer("places").tolist() == [0, 1, 2]
-    assert torch.equal(run(network, **make_batch()).clip_logits, run(model, **make_batch()).clip_logits)
 
 
 def test_half_precision_weights_are_read_in_single(tmp_path: Path) -> None:

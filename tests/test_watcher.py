@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import signal
+import subprocess
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,24 @@ def test_an_interrupt_is_not_heard_while_one_starts() -> None:
     }
     assert (masks["SigBlk"] | masks["SigIgn"]) >> (signal.SIGINT - 1) & 1
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_program_without_standard_streams_has_them_too(talking: Path) -> None:
+    code = """
+import os, sys
+os.close(0), os.close(1)
+from avdetect.watcher import Watcher
+from avdetect.media import open_clip
+from avdetect.windows import WindowSettings
+from dataclasses import replace
+made = Watcher()
+first = made._process.pid
+told = list(made.follow(replace(open_clip(sys.argv[1]), waveform=None), WindowSettings()))
+print(len(told), made._process.pid == first, file=sys.stderr)
+made.close()
+"""
+    done = subprocess.run([sys.executable, "-c", code, talking], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "5 True"
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def imagenet_unless_loaded(blocks: int, trained: int) -> Trunk:
     ModelError where the package's file is damaged.
     """
     trunk = Trunk(blocks, trained)
-    if not trunk.stem.weight.is_meta:
+    if stored.is_wanted(trunk.stem.weight):
         whole = stored.load(WEIGHTS, lambda _: Trunk(), "EfficientNet-Lite0").state_dict()
         trunk.load_state_dict({name: whole[name] for name in trunk.state_dict()})
     return trunk
