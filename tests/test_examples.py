@@ -49,9 +49,10 @@ def test_detect_clip(tmp_path: Path) -> None:
 
 def test_benchmark(tmp_path: Path) -> None:
     said = run("benchmark.py", SAMPLES / "sample.mp4", "--runs", "1", cwd=tmp_path)
-    assert all(stage in said for stage in ("plain decoding", "a further clip", "faces", "model", "total"))
-    one = float(re.search(r"python -m avdetect +(\S+)", said)[1])  # type: ignore[index]
-    assert one > float(re.search(r"plain decoding \(PyAV\) +(\S+)", said)[1])  # type: ignore[index]
+    seconds = dict(re.findall(r"^(\S.*?) +(-?\d+\.\d+) +-?\d+\.\d+$", said, re.MULTILINE))
+    assert {"plain decoding (PyAV)", "... a further clip", "faces", "model", "total"} <= seconds.keys()
+    # it starts an interpreter and loads a model, beside all that the stages do in one that is there already
+    assert float(seconds["python -m avdetect"]) > float(seconds["model"]) > 0
 
 
 def test_evaluate_audio_only(manifest: Path, tmp_path: Path) -> None:
