@@ -43,26 +43,31 @@ Box = tuple[int, int, int, int]
 
 def box_of(landmarks: Floats) -> Floats:
     """[4] left, top, right, bottom of landmarks [478, 2 or 3]."""
-    return np.concatenate([landmarks[:, :2].min(0), landmarks[:, :2].max(0)])
+    x, y = landmarks[:, 0], landmarks[:, 1]
+    return np.array([x.min(), y.min(), x.max(), y.max()], landmarks.dtype)
 
 
 def overlap(a: Floats, b: Floats) -> float:
     """Shared area of two boxes [4] as a share of the smaller one, 0..1."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
-    return float(max(width, 0) * max(height, 0) / smaller) if smaller > 0 else 0.0
+    (left, top, right, bottom), (left_b, top_b, right_b, bottom_b) = a.tolist(), b.tolist()
+    width, height = min(right, right_b) - max(left, left_b), min(bottom, bottom_b) - max(top, top_b)
+    smaller = min((right - left) * (bottom - top), (right_b - left_b) * (bottom_b - top_b))
+    return max(width, 0.0) * max(height, 0.0) / smaller if smaller > 0 else 0.0
 
 
 def region_of(landmarks: Floats, margin: float = 1.0) -> Region:
     """The square, upright to the eyes, of `margin` times the longer side of landmarks [478, 2 or 3]."""
-    points = landmarks[:, :2].astype(np.float64)
-    right, left = ((points[outer] + points[inner]) / 2 for outer, inner in EYE_CORNERS)
-    angle = math.atan2(left[1] - right[1], left[0] - right[0])
-    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    upright = points @ turn.T
-    low, high = upright.min(0), upright.max(0)
-    x, y = turn.T @ ((low + high) / 2)
-    return Region(float(x), float(y), max(float((high - low).max()), 1.0) * margin, angle)
+    x, y = landmarks[:, 0].astype(np.float64), landmarks[:, 1].astype(np.float64)
+    (right_x, left_x), (right_y, left_y) = (
+        [(axis[outer] + axis[inner]) / 2 for outer, inner in EYE_CORNERS] for axis in (x, y)
+    )
+    angle = math.atan2(left_y - right_y, left_x - right_x)
+    c, s = math.cos(angle), math.sin(angle)
+    across, down = c * x + s * y, c * y - s * x
+    left, right, top, bottom = (float(edge) for edge in (across.min(), across.max(), down.min(), down.max()))
+    middle, centre = (left + right) / 2, (top + bottom) / 2
+    side = max(right - left, bottom - top, 1.0)
+    return Region(c * middle - s * centre, s * middle + c * centre, side * margin, angle)
 
 
 def warp(image: Bytes, matrix: NDArray[np.float64], side: int) -> Bytes:
@@ -70,25 +75,38 @@ def warp(image: Bytes, matrix: NDArray[np.float64], side: int) -> Bytes:
 
     Averages where it shrinks, and repeats the image's border beyond it.
     """
+    # In plain numbers: arrays of two cost more than the picture does.
     height, width = image.shape[:2]
-    back = cv2.invertAffineTransform(matrix)
-    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]]) @ back[:, :2].T + back[:, 2]
-    shrink = max(1, int(math.hypot(back[0, 0], back[1, 0]) + 0.25))
-    low = np.clip(np.floor(corners.min(0)) - 2 * shrink, 0, (width - 1, height - 1)).astype(int)
-    high = np.clip(np.ceil(corners.max(0)) + 2 * shrink, low + 1, (width, height)).astype(int)
-    low, high = _divisible(low, high, shrink, np.array([width, height]))
-    part = image[low[1] : high[1], low[0] : high[0]]
+    (a, b, x), (c, d, y) = matrix.tolist()
+    (back_a, back_b, back_x), (back_c, back_d, back_y) = cv2.invertAffineTransform(matrix).tolist()
+    shrink = max(1, int(math.hypot(back_a, back_c) + 0.25))
+    left, right = _span(back_a * side, back_b * side, back_x, width, shrink)
+    top, bottom = _span(back_c * side, back_d * side, back_y, height, shrink)
+    part = image[top:bottom, left:right]
     if shrink > 1:
-        columns, rows = np.maximum((high - low) // shrink, 1).tolist()
-        part = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
-    scale = (high - low) / (part.shape[1], part.shape[0])
-    linear = matrix[:, :2] * scale
-    offset = matrix[:, :2] @ low + matrix[:, 2] + linear @ (0.5, 0.5) - 0.5  # cv2 puts pixel i's centre at i
-    placed = np.column_stack([linear, offset])
+        size = max((right - left) // shrink, 1), max((bottom - top) // shrink, 1)
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    wide, high = (right - left) / part.shape[1], (bottom - top) / part.shape[0]
+    a, b, x = a * wide, b * high, a * left + b * top + x
+    c, d, y = c * wide, d * high, c * left + d * top + y
+    # cv2 puts pixel i's centre at i
+    placed = np.array([[a, b, x + (a + b) / 2 - 0.5], [c, d, y + (c + d) / 2 - 0.5]])
     crop: Bytes = cv2.warpAffine(
         part, placed, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return crop
+
+
+def _span(one: float, other: float, start: float, end: int, by: int) -> tuple[int, int]:
+    """From where to where, along a side of an image that ends at `end`, a parallelogram and a border around it reach.
+
+    Its edges go so far along this side. `by` divides what is given, where it is as long: to average whole pixels takes
+    a tenth of the time. What is too much goes from the end that is not the image's border.
+    """
+    low = min(max(math.floor(start + min(one, 0.0) + min(other, 0.0)) - 2 * by, 0), end - 1)
+    high = max(min(math.ceil(start + max(one, 0.0) + max(other, 0.0)) + 2 * by, end), low + 1)
+    spare = (high - low) % by if high - low >= by else 0
+    return (low + spare, high) if high == end else (low, high - spare)
 
 
 def sparse(image: Bytes, step: int) -> Bytes:
@@ -103,16 +121,6 @@ def sparse(image: Bytes, step: int) -> Bytes:
         image[rows::step, ::step],
     )  # of the last step that is not whole
     return np.vstack([np.hstack([inner, beside]), below])
-
-
-def _divisible(low: Any, high: Any, by: int, end: Any) -> tuple[Any, Any]:
-    """A box whose sides `by` divides, where they are as long: to average whole pixels takes a tenth of the time.
-
-    What is too much goes from the side that is not the image's border.
-    """
-    spare = np.where(high - low < by, 0, (high - low) % by)
-    at_end = high == end
-    return low + np.where(at_end, spare, 0), high - np.where(at_end, 0, spare)
 
 
 def place(landmarks: Floats, matrix: NDArray[np.float64]) -> Floats:
@@ -158,11 +166,8 @@ def crop_mouth(image: Bytes, landmarks: Floats, size: int = 64) -> Bytes:
 
 def mouth_opening(landmarks: Floats) -> float:
     """Between the lips of landmarks [478, 2 or 3], as a share of the distance of the eyes' outer corners."""
-    points = landmarks[:, :2].astype(np.float64)
-    upper_lip, lower_lip, right_eye, left_eye = points[[13, 14, 33, 263]]
-    return float(np.linalg.norm(upper_lip - lower_lip)) / max(
-        float(np.linalg.norm(right_eye - left_eye)), 1e-6
-    )
+    upper_lip, lower_lip, right_eye, left_eye = landmarks[[13, 14, 33, 263], :2].tolist()
+    return math.dist(upper_lip, lower_lip) / max(math.dist(right_eye, left_eye), 1e-6)
 
 
 def head_pose(landmarks: Floats) -> tuple[float, float, float]:
@@ -170,10 +175,14 @@ def head_pose(landmarks: Floats) -> tuple[float, float, float]:
 
     Positive where the head is turned to the image's right, looks down, is tilted clockwise.
     """
-    ear_and_chin, ear_and_forehead = landmarks[[454, 152]].astype(np.float64), landmarks[[234, 10]]
-    across, down = ear_and_chin - ear_and_forehead
-    across /= max(float(np.linalg.norm(across)), 1e-6)
-    down -= across * (across @ down)
+    ear, other_ear, chin, forehead = landmarks[[454, 234, 152, 10]].tolist()
+    across, down = (
+        [q - p for p, q in zip(*ends, strict=True)] for ends in ((other_ear, ear), (forehead, chin))
+    )
+    length = max(math.hypot(*across), 1e-6)
+    across = [x / length for x in across]
+    along = sum(p * q for p, q in zip(across, down, strict=True))
+    down = [p - along * q for p, q in zip(down, across, strict=True)]
     yaw = math.atan2(across[2], math.hypot(across[0], across[1]))
     pitch = math.atan2(down[2], math.hypot(down[0], down[1]))
     return math.degrees(yaw), math.degrees(pitch), math.degrees(math.atan2(across[1], across[0]))

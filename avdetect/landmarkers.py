@@ -27,12 +27,29 @@ from avdetect.errors import MissingDependencyError, ModelError
 from avdetect.later import deferred
 from avdetect.types import Bytes, Floats
 
-MIN_CONFIDENCE = 0.5
-"""Below it a detection is not a face (mediapipe's own default)."""
+MIN_CONFIDENCE = 0.6
+"""Below it a detection is not a face (what mediapipe's own full-range solution asks for, whatever it is told)."""
 SYSTEM_LIBRARIES = (
     "apt-get install libgl1 libglib2.0-0 (Debian, Ubuntu) or dnf install mesa-libGL glib2 (Fedora)"
 )
-UNUSED = ("matplotlib", "matplotlib.pyplot", "mediapipe.tasks", "mediapipe.tasks.python")
+UNUSED = (
+    "matplotlib",
+    "matplotlib.pyplot",
+    *(
+        f"mediapipe.python.solutions.{name}"
+        for name in (
+            "drawing_styles",
+            "drawing_utils",
+            "face_mesh",
+            "hands",
+            "holistic",
+            "pose",
+            "selfie_segmentation",
+        )
+    ),
+    "mediapipe.tasks",
+    "mediapipe.tasks.python",
+)
 """What `import mediapipe` brings with it and finding faces has no need of: a third of the time to a first face."""
 
 
@@ -147,27 +164,25 @@ class _Graph:
 
     def __init__(self, mediapipe: Any, config: str, output: str, start: Mapping[str, Any]) -> None:
         self._make = mediapipe.packet_creator
-        self._get = mediapipe.packet_getter
         self._format = mediapipe.ImageFormat.SRGB
         self._time = 0
         self._packet: Any = None
-        self._graph: Any = mediapipe.CalculatorGraph(graph_config=config)
+        self._graph: Any = mediapipe.CalculatorGraph(graph_config=_ONE_THREAD + config)
         self._graph.observe_output_stream(output, self._keep, True)
         self._graph.start_run(dict(start))
 
     def _keep(self, _: str, packet: Any) -> None:
         self._packet = packet
 
-    def __call__(self, image: Bytes, **packets: Any) -> Any:
-        """The message that comes of a picture [H, W, 3], and of the packets of other streams; None where none does."""
+    def __call__(self, image: Bytes) -> Any:
+        """The packet that comes of a picture [H, W, 3]; None where none does."""
         self._time += 1
         self._packet = None
-        packets["image"] = self._make.create_image_frame(image, image_format=self._format)
-        for name, packet in packets.items():
-            self._graph.add_packet_to_input_stream(name, packet.at(self._time))
+        picture = self._make.create_image_frame(image, image_format=self._format)
+        self._graph.add_packet_to_input_stream("image", picture.at(self._time))
         self._graph.wait_until_idle()
         found = self._packet
-        return None if found is None or found.is_empty() else self._get.get_proto(found)
+        return None if found is None or found.is_empty() else found
 
     def close(self) -> None:
         """Frees the models."""
@@ -177,20 +192,80 @@ class _Graph:
         )
 
 
+_ONE_THREAD = "num_threads: 1\n"
+"""One step follows the other; handed from thread to thread they take a tenth more."""
+_DETECTION_GRAPH = f"""
+input_stream: "image"
+output_stream: "detections"
+node {{
+  calculator: "FaceDetectionFullRangeCpu"
+  input_stream: "IMAGE:image"
+  output_stream: "DETECTIONS:detections"
+  options {{ [mediapipe.FaceDetectionOptions.ext] {{ min_score_thresh: {MIN_CONFIDENCE} }} }}
+}}
+"""
 _MESH_GRAPH = """
 input_stream: "image"
-input_stream: "roi"
 input_side_packet: "with_attention"
 output_stream: "landmarks"
 node {
-  calculator: "FaceLandmarkCpu"
+  calculator: "TensorConverterCalculator"
   input_stream: "IMAGE:image"
-  input_stream: "ROI:roi"
+  output_stream: "TENSORS:pixels"
+  options { [mediapipe.TensorConverterCalculatorOptions.ext] { zero_center: false } }
+}
+node {
+  calculator: "FaceLandmarksModelLoader"
   input_side_packet: "WITH_ATTENTION:with_attention"
+  output_side_packet: "MODEL:model"
+}
+node { calculator: "TfLiteCustomOpResolverCalculator" output_side_packet: "OP_RESOLVER:operations" }
+node {
+  calculator: "InferenceCalculatorCpu"
+  input_side_packet: "MODEL:model"
+  input_side_packet: "OP_RESOLVER:operations"
+  input_stream: "TENSORS:pixels"
+  output_stream: "TENSORS:results"
+  options { [mediapipe.InferenceCalculatorOptions.ext] { delegate { xnnpack { } } } }
+}
+node {
+  calculator: "SplitTensorVectorCalculator"
+  input_stream: "results"
+  output_stream: "points"
+  output_stream: "presence"
+  options {
+    [mediapipe.SplitVectorCalculatorOptions.ext] { ranges { begin: 0 end: 6 } ranges { begin: 6 end: 7 } }
+  }
+}
+node {
+  calculator: "TensorsToFloatsCalculator"
+  input_stream: "TENSORS:presence"
+  output_stream: "FLOAT:chance"
+  options { [mediapipe.TensorsToFloatsCalculatorOptions.ext] { activation: SIGMOID } }
+}
+node {
+  calculator: "ThresholdingCalculator"
+  input_stream: "FLOAT:chance"
+  output_stream: "FLAG:present"
+  options { [mediapipe.ThresholdingCalculatorOptions.ext] { threshold: 0.5 } }
+}
+node {
+  calculator: "GateCalculator"
+  input_stream: "points"
+  input_stream: "ALLOW:present"
+  output_stream: "points_of_a_face"
+}
+node {
+  calculator: "TensorsToFaceLandmarksWithAttention"
+  input_stream: "TENSORS:points_of_a_face"
   output_stream: "LANDMARKS:landmarks"
 }
 """
-"""mediapipe's own mesh step alone: its `FaceMesh` would search each crop for a face first, and remember."""
+"""The mesh of a crop of the size that the network takes. mediapipe's `FaceLandmarkCpu` makes the same of it, but turns
+each crop by nothing first and brings the points back, and its `FaceMesh` would search for a face, and remember it."""
+
+
+_MESH = "modules/face_landmark/face_landmark_with_attention.tflite"
 
 
 class WheelModels:
@@ -201,20 +276,18 @@ class WheelModels:
     crop_margin = 1.5
 
     def __init__(self) -> None:
-        mediapipe = load("mediapipe")
-        if not hasattr(mediapipe, "solutions"):
+        mediapipe: Any = load("mediapipe")
+        home = Path(mediapipe.__file__).parent
+        if not (home / _MESH).is_file():
             raise MissingDependencyError(
                 f"mediapipe {mediapipe.__version__} carries no face models: name a face_landmarker.task, "
                 'or pip install "mediapipe==0.10.21"'
             )
-        rect = load("mediapipe.framework.formats.rect_pb2").NormalizedRect
-        make = mediapipe.packet_creator
-        self._whole = make.create_proto(rect(x_center=0.5, y_center=0.5, width=1.0, height=1.0))
+        self._get = mediapipe.packet_getter
         with silence():
-            detection = mediapipe.solutions.face_detection.FaceDetection
-            self._detector = detection(model_selection=1, min_detection_confidence=MIN_CONFIDENCE)
-            # after the detector, which says where the wheel's models lie
-            start = {"with_attention": make.create_bool(True)}
+            mediapipe.resource_util.set_resource_dir(str(home.parent))
+            self._detector = _Graph(mediapipe, _DETECTION_GRAPH, "detections", {})
+            start = {"with_attention": mediapipe.packet_creator.create_bool(True)}
             self._mesh = _Graph(mediapipe, _MESH_GRAPH, "landmarks", start)
             self._noisy = True
             blank = np.zeros((self.crop_side, self.crop_side, 3), np.uint8)
@@ -226,8 +299,9 @@ class WheelModels:
     def detect(self, view: Bytes) -> list[Region]:
         """See `Models`."""
         height, width = view.shape[:2]
-        found = self._detector.process(view).detections or []
-        return [self._region(detection.location_data, width, height) for detection in found]
+        found = self._detector(view)
+        detections = [] if found is None else self._get.get_proto_list(found)
+        return [self._region(detection.location_data, width, height) for detection in detections]
 
     @staticmethod
     def _region(location: Any, width: int, height: int) -> Region:
@@ -239,9 +313,9 @@ class WheelModels:
     def mesh(self, crop: Bytes) -> Floats | None:
         """See `Models`."""
         with silence() if self._noisy else contextlib.nullcontext():  # one more note beside the first face
-            found = self._mesh(crop, roi=self._whole)
+            found = self._mesh(crop)
         self._noisy = self._noisy and found is None
-        return None if found is None else _points_of(found)
+        return None if found is None else _points_of(self._get.get_proto(found))
 
     def close(self) -> None:
         """See `Models`."""

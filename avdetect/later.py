@@ -44,3 +44,6 @@ def deferred(*names: str) -> Iterator[None]:
         for name, module in made.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
+                parent, _, child = name.rpartition(".")
+                if parent in sys.modules and not hasattr(sys.modules[parent], child):
+                    setattr(sys.modules[parent], child, module)  # as an import would have done

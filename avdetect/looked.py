@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,16 @@ class Looked(Prepared):
         return iter(())
 
     def usable_windows(self) -> tuple[Window, ...]:
-        """Its windows without those of faces that cannot be assessed."""
+        """Its windows without faces that cannot be assessed: the sound alone where there are no others."""
         usable = {track.id for track in self.tracks if track.assessable}
-        return tuple(window for window in self if window.track is None or window.track in usable)
+        kept: list[Window] = []
+        for _, together in groupby(self, lambda window: window.start):
+            first, *rest = together
+            seen = [window for window in (first, *rest) if window.track is None or window.track in usable]
+            if not seen and first.waveform is not None:
+                seen = [Window(first.start, first.end, waveform=first.waveform, speech=first.speech)]
+            kept += seen
+        return tuple(kept)
 
 
 def encoded(looked: Looked) -> bytes:

@@ -20,7 +20,7 @@ from avdetect.shards import Place, Shards, read_place
 from avdetect.types import CROP_EVERY, Item, Window
 from avdetect.windows import WindowSettings, prepare
 
-FORMAT = 4
+FORMAT = 5
 """Raised whenever `prepare` gives something else for the same clip and settings."""
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import math
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,7 +29,7 @@ from avdetect.types import FRAME_RATE, Bytes, Face, Floats, Frame, TrackSummary
 
 cv2: Any = load("cv2")
 
-LOOK_EVERY = 6
+LOOK_EVERY = 10
 """Frames between two looks of the detector while every known face is in sight."""
 SEARCH_EVERY = 2
 """The same while a face is lost, or none is known."""
@@ -150,6 +151,7 @@ class _Track:
     id: int
     start: float
     landmarks: Floats
+    box: Floats
     last: float
     frames: int = 0
     found: int = 0
@@ -162,14 +164,18 @@ class _Track:
     best: float = -1.0
     thumbnail: Bytes | None = None
 
-    def see(self, frame: Frame, landmarks: Floats) -> Face:
-        """Take in where the face is in `frame`."""
-        self.landmarks, self.last = landmarks, frame.time
+    @property
+    def width(self) -> float:
+        """From cheek to cheek where it was last, pixels."""
+        return float(self.box[2] - self.box[0])
+
+    def see(self, frame: Frame, landmarks: Floats, box: Floats) -> Face:
+        """Take in where the face is in `frame`, and the box around its landmarks."""
+        self.landmarks, self.box, self.last = landmarks, box, frame.time
         self.frames += 1 + self.lost
         self.lost = 0
         yaw = abs(head_pose(landmarks)[0])
-        width = float(np.ptp(landmarks[:, 0]))
-        self.sizes.add(width)
+        self.sizes.add(self.width)
         self.yaws.add(yaw)
         self.mouths.add(mouth_opening(landmarks))
         if self.found % MEASURE_EVERY == 0:
@@ -177,7 +183,7 @@ class _Track:
             blur = sharpness(grey)
             self.blurs.add(blur)
             self.flats.add(flatness(grey))
-            self._picture(frame.image, landmarks, width * min(blur, 100.0) * max(0.0, 1 - yaw / 90))
+            self._picture(frame.image, landmarks, self.width * min(blur, 100.0) * max(0.0, 1 - yaw / 90))
         self.found += 1
         return Face(self.id, landmarks)
 
@@ -231,15 +237,16 @@ def is_still(track: TrackSummary) -> bool:
 
 
 def _near(a: Floats, b: Floats, reach: float) -> bool:
-    """Whether two meshes may be one face: centres at most `reach` widths apart, of like size."""
-    (low_a, high_a), (low_b, high_b) = ((mesh[:, :2].min(0), mesh[:, :2].max(0)) for mesh in (a, b))
-    width_a, width_b = float((high_a - low_a).max()), float((high_b - low_b).max())
-    apart = float(np.hypot(*((low_a + high_a) - (low_b + high_b)) / 2))
-    return apart < reach * max(width_a, width_b) and 0.6 < width_a / max(width_b, 1e-6) < 1.7
+    """Whether two boxes [4] may hold one face: centres at most `reach` widths apart, of like size."""
+    (left, top, right, bottom), (left_b, top_b, right_b, bottom_b) = a.tolist(), b.tolist()
+    width, width_b = max(right - left, bottom - top), max(right_b - left_b, bottom_b - top_b)
+    apart = math.hypot(left + right - left_b - right_b, top + bottom - top_b - bottom_b) / 2
+    return apart < reach * max(width, width_b) and 0.6 < width / max(width_b, 1e-6) < 1.7
 
 
-def _width(track: _Track) -> float:
-    return float(np.ptp(track.landmarks[:, 0]))
+def _covers(boxes: Iterable[Floats], box: Floats) -> bool:
+    """Whether one of the boxes holds the same face."""
+    return any(overlap(box, other) >= SAME_FACE for other in boxes)
 
 
 class FaceTracker:
@@ -282,13 +289,15 @@ class FaceTracker:
     def _follow(self, frame: Frame) -> list[Face]:
         """Where the known faces went."""
         faces: list[Face] = []
+        taken: list[Floats] = []
         for track in self._live:
             mesh = None if track.lost else self._finder.follow(frame.image, track.landmarks)
-            taken = mesh is not None and any(overlap(box_of(mesh), face.box) >= SAME_FACE for face in faces)
-            if mesh is None or taken or not _near(mesh, track.landmarks, reach=0.5):
+            box = None if mesh is None else box_of(mesh)
+            if mesh is None or box is None or _covers(taken, box) or not _near(box, track.box, reach=0.5):
                 track.lost += 1
             else:
-                faces.append(track.see(frame, mesh))
+                faces.append(track.see(frame, mesh, box))
+                taken.append(box)
         return faces
 
     def _parts(self, image: Bytes) -> list[Box]:
@@ -305,27 +314,25 @@ class FaceTracker:
 
     def _search(self, frame: Frame, parts: Sequence[Box] | None) -> list[Face]:
         """Faces that are not followed at present: lost ones found again, and new ones."""
-        seen = [box_of(track.landmarks) for track in self._live if not track.lost]
-        regions = [
-            region
-            for region in self._finder.detect(frame.image, parts)
-            if all(overlap(region.box, box) < SAME_FACE for box in seen)
-        ]
+        seen = [track.box for track in self._live if not track.lost]
+        found = self._finder.detect(frame.image, parts)
+        regions = [region for region in found if not _covers(seen, region.box)]
         room = self._make_room(regions)
         faces: list[Face] = []
         for mesh in self._finder.find(frame.image, regions[:room]):
-            if all(overlap(box_of(mesh), box) < SAME_FACE for box in seen):
-                faces.append(self._track_of(mesh, frame).see(frame, mesh))
+            box = box_of(mesh)
+            if not _covers(seen, box):
+                faces.append(self._track_of(mesh, box, frame).see(frame, mesh, box))
         return faces
 
     def _make_room(self, regions: Sequence[Region]) -> int:
         """How many of the new regions, largest first, are to be meshed; much smaller known faces give way."""
-        seen = sorted((track for track in self._live if not track.lost), key=lambda track: -_width(track))
+        seen = sorted((track for track in self._live if not track.lost), key=lambda track: -track.width)
         room = max(self._finder.max_faces - len(seen), 0)
         if len(regions) > room:
             limit = self._finder.max_faces
             self._warn(f"more than {limit} faces are seen at once: only the {limit} largest are looked at")
-        while room < len(regions) and seen and _width(seen[-1]) < 0.7 * regions[room].size:
+        while room < len(regions) and seen and seen[-1].width < 0.7 * regions[room].size:
             self._end([seen.pop()])
             room += 1
         return room
@@ -334,12 +341,12 @@ class FaceTracker:
         if sentence not in self.warnings:
             self.warnings += (sentence,)
 
-    def _track_of(self, mesh: Floats, frame: Frame) -> _Track:
+    def _track_of(self, mesh: Floats, box: Floats, frame: Frame) -> _Track:
         """The lost track that `mesh` continues, or a new one."""
-        lost = [track for track in self._live if track.lost and _near(mesh, track.landmarks, reach=1.0)]
+        lost = [track for track in self._live if track.lost and _near(box, track.box, reach=1.0)]
         if lost:
-            return max(lost, key=lambda track: overlap(box_of(mesh), box_of(track.landmarks)))
-        track = _Track(id=self._ids, start=frame.time, landmarks=mesh, last=frame.time)
+            return max(lost, key=lambda track: overlap(box, track.box))
+        track = _Track(id=self._ids, start=frame.time, landmarks=mesh, box=box, last=frame.time)
         self._ids += 1
         self._live.append(track)
         return track

@@ -308,7 +308,8 @@ def test_what_finding_faces_has_no_need_of_is_imported_when_it_is_used() -> None
 import sys
 from avdetect.faces import FaceFinder
 FaceFinder().close()
-print([name for name in ("matplotlib", "mediapipe.tasks.python") if name in sys.modules])
+unused = ("matplotlib", "mediapipe.python.solutions.pose", "mediapipe.tasks.python")
+print([name for name in unused if name in sys.modules])
 import mediapipe
 print(mediapipe.solutions.drawing_utils.plt.figure.__module__, mediapipe.tasks.BaseOptions.__name__)
 from avdetect.landmarkers import load
@@ -369,8 +370,11 @@ def test_a_missing_package_is_told_with_its_remedy() -> None:
         landmarkers.load("nowhere")
 
 
-def test_a_mediapipe_without_models_asks_for_the_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landmarkers, "load", lambda name: SimpleNamespace(__version__="1.2.2"))
+def test_a_mediapipe_without_models_asks_for_the_bundle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bare = SimpleNamespace(__version__="1.2.2", __file__=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(landmarkers, "load", lambda name: bare)
     with pytest.raises(MissingDependencyError, match=r"mediapipe 1\.2\.2 .*face_landmarker\.task"):
         FaceFinder()
 

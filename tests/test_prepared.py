@@ -24,7 +24,7 @@ from avdetect.manifest import write_manifest
 from avdetect.prepared import Cache, Kept, PreparedClip, key_of, prepare_all, prepare_cached
 from avdetect.recipe import DataSettings
 from avdetect.shards import CACHE
-from avdetect.types import Item, Label
+from avdetect.types import Item, Label, Window
 from avdetect.windows import Prepared, WindowSettings, prepare
 
 SETTINGS = WindowSettings(2.0, 2.0)
@@ -111,19 +111,27 @@ def test_mouths_are_kept_for_others_and_only_cropped_where_wanted(talking: Item,
     assert all(window.mouth_crops is not None for window in found if window.track is not None)
 
 
-def test_training_gets_the_windows_without_faces_that_cannot_be_assessed(
+def test_training_gets_no_face_that_cannot_be_assessed_but_what_is_heard_meanwhile(
     talking: Item, tmp_path: Path
 ) -> None:
     direct = prepare(talking.path, SETTINGS)
     windows = list(direct)
+    usable = {track.id for track in direct.tracks if track.assessable}
+    kept = prepare_cached(talking, tmp_path / "cache", SETTINGS).windows
+    seen = [window for window in kept if window.track is not None]
+    assert seen and alike(seen, [window for window in windows if window.track in usable])
+    assert {window.start for window in kept} == {window.start for window in windows}
+
     small = item_of(
         make_video(tmp_path / "s.mp4", size=(480, 360), images=[portrait(64, 75)] * 30, seconds=1.2)
     )
-    kept = prepare_cached(talking, tmp_path / "cache", SETTINGS)
-    usable = {track.id for track in direct.tracks if track.assessable}
-    assert alike(list(kept.windows), [w for w in windows if w.track is None or w.track in usable])
     assert any(window.track is not None for window in prepare(small.path, SETTINGS))
-    assert prepare_cached(small, tmp_path / "cache", SETTINGS).windows == ()
+    assert prepare_cached(small, tmp_path / "cache", SETTINGS).windows == ()  # it has no sound
+    spoken = replace(small, audio_path=talking.path)
+    (heard,) = prepare_cached(spoken, tmp_path / "cache", SETTINGS).windows
+    (whole,) = prepare(small.path, SETTINGS, audio_path=talking.path)
+    assert whole.track is not None and whole.speech is not None
+    assert alike(heard, Window(0.0, whole.end, waveform=whole.waveform, speech=whole.speech))
 
 
 def test_a_detector_answers_the_same_from_the_cache(talking: Item, tmp_path: Path) -> None:
