@@ -25,6 +25,7 @@ from avdetect.network import COMPARED, MOUTH
 from avdetect.processes import join
 from avdetect.recipe import TrainConfig
 from avdetect.run_folder import begin, difference_to, write_facts
+from avdetect.side_by_side import pieces_of, train_pieces
 from avdetect.types import Claim
 
 EXAMPLES = {**KINDS, Claim.LIP_SYNC_MISMATCH: "sync"}
@@ -38,22 +39,37 @@ def train(
     resume: bool = False,
     fold: int | None = None,
     part: str | None = None,
+    jobs: int = 1,
 ) -> Path:
     """Runs a recipe, in parts where it says so; gives the run folder. See `train.train` for the rest.
 
     A part that is finished is taken over. With `fold` each part runs that one; with `part` only the one of that name.
+    With `jobs` so many folds and parts are trained at a time, see `side_by_side`.
     """
+    if jobs < 1:
+        raise ConfigError(f"--jobs {jobs}: give 1, or more to train at a time")
     config = read_config(TrainConfig, recipe, overrides)
+    parts = parts_of(config) if config.training.apart else []
     if part is not None:
-        return single.train(_named(config, part), recipe, resume=resume, fold=fold)
-    if not config.training.apart:
-        return single.train(config, recipe, resume=resume, fold=fold)
-    parts, run = parts_of(config), config.training.out / config.name
-    if join().num_processes > 1:
+        config, parts = _named(parts, part), []
+    elif parts and join().num_processes > 1:
         raise ConfigError(
             "training.apart: the parts run in one process; share them out by --part and --fold, or train all streams "
             "at once with training.apart=[]"
         )
+    run = config.training.out / config.name
+    if jobs > 1:
+        if not parts and not config.training.folds:
+            raise ConfigError("--jobs: without training.folds or training.apart there is one model to train")
+        single.check_start(config, run, resume=resume, fold=fold)
+        runs: dict[str | None, TrainConfig] = {part: config}
+        if parts:
+            runs = {one.name: one for one in parts if not _is_done(one)}
+        pieces = pieces_of(runs, fold, whole=bool(parts) and fold is None)
+        command = [str(recipe), *overrides, *(["--resume"] if resume else [])]
+        train_pieces(pieces, config, command, jobs, run / "logs")
+    if not parts:
+        return single.train(config, recipe, resume=resume, fold=fold)
     single.check_start(config, run, resume=resume, fold=fold)
     probes = probes_of([config.training.out / name for name in config.training.probes])
     for number, one in enumerate(parts, 1):
@@ -65,13 +81,15 @@ def train(
     return run
 
 
-def _named(config: TrainConfig, part: str) -> TrainConfig:
+def _named(parts: Sequence[TrainConfig], name: str) -> TrainConfig:
     """The recipe of one part; ConfigError where none is called so."""
-    parts = {one.name: one for one in parts_of(config)} if config.training.apart else {}
-    if part not in parts:
-        known = f"the parts are {', '.join(parts)}" if parts else "training.apart names none"
-        raise ConfigError(f"there is no part '{part}': {known}")
-    return parts[part]
+    for part in parts:
+        if part.name == name:
+            return part
+    known = (
+        f"the parts are {', '.join(part.name for part in parts)}" if parts else "training.apart names none"
+    )
+    raise ConfigError(f"there is no part '{name}': {known}")
 
 
 def parts_of(config: TrainConfig) -> list[TrainConfig]:

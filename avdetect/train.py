@@ -250,7 +250,7 @@ def run_folds(job: Job, clips: Sequence[PreparedClip], run: Path, wanted: Sequen
     for fold in wanted:
         folder = fold_folder(run, fold)
         done = folder / "scores.csv"
-        if not by_main(partial(_is_done, folder, job.config)):
+        if not by_main(partial(fold_is_done, folder, job.config)):
             rest = [clip for clip, place in zip(clips, places, strict=True) if place != fold]
             out = [clip for clip, place in zip(clips, places, strict=True) if place == fold]
             if is_main():
@@ -280,8 +280,8 @@ def fold_model(run: Path, fold: int) -> FusionModel:
     return load(checkpoint)
 
 
-def _is_done(folder: Path, config: TrainConfig) -> bool:
-    """Whether a fold is finished, and was run as this one would be."""
+def fold_is_done(folder: Path, config: TrainConfig) -> bool:
+    """Whether the fold in a folder is finished, and was run as it would be now."""
     return (folder / "scores.csv").is_file() and difference_to(folder, config) is None
 
 

@@ -11,13 +11,15 @@ The run folder runs/NAME holds the settings (config.json), where and on what it 
 checkpoints, TensorBoard events, and at the end metrics.json, curves.png, scores.csv and model/ with its card.
 The best checkpoint on the val rows is kept; with training.folds=K, sources are left out in turn instead. With
 training.apart groups of streams are trained in runs of their own, runs/NAME/parts, and joined. Folds and parts can be
-shared out beforehand, to several machines or processes; the run itself takes over what is finished.
+trained at the same time (--jobs; what each says is in runs/NAME/logs), or beforehand and on several machines (--part,
+--fold): the run itself takes over what is finished.
 """
 EPILOG = """\
 examples:
   python -m avdetect train base data.manifest=corpus/manifest.csv training.steps=500
   python -m avdetect train base data.manifest=corpus/manifest.csv training.steps=500 --resume
   python -m avdetect train audio-only data.manifest=m.csv 'model.streams.voice={encoder="aasist", weights="AASIST.pth"}'
+  python -m avdetect train base data.manifest=corpus/manifest.csv --jobs 8
   python -m avdetect train base data.manifest=corpus/manifest.csv --part face --fold 0
   torchrun --nproc-per-node=2 -m avdetect train audio-only data.manifest=corpus/manifest.csv
   tensorboard --logdir runs
@@ -58,6 +60,13 @@ def train_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="run only this group of training.apart: its streams' names, joined by hyphens",
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train N folds and parts at a time, each in a process with its share of the cores (default: 1)",
+    )
     return parser
 
 
@@ -69,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = find_recipe(args.recipe)
     from avdetect.apart import train
 
-    folder = train(recipe, args.overrides, resume=args.resume, fold=args.fold, part=args.part)
+    folder = train(recipe, args.overrides, resume=args.resume, fold=args.fold, part=args.part, jobs=args.jobs)
     leave()
     if is_main():
         print(folder / "model" if args.fold is None else folder)
