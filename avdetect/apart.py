@@ -57,20 +57,15 @@ def train(
             "training.apart: the parts run in one process; share them out by --part and --fold, or train all streams "
             "at once with training.apart=[]"
         )
-    run = config.training.out / config.name
     if jobs > 1:
-        if not parts and not config.training.folds:
-            raise ConfigError("--jobs: without training.folds or training.apart there is one model to train")
-        single.check_start(config, run, resume=resume, fold=fold)
-        runs: dict[str | None, TrainConfig] = {part: config}
-        if parts:
-            runs = {one.name: one for one in parts if not _is_done(one)}
-        pieces = pieces_of(runs, fold, whole=bool(parts) and fold is None)
-        command = [str(recipe), *overrides, *(["--resume"] if resume else [])]
-        train_pieces(pieces, config, command, jobs, run / "logs")
+        _side_by_side(
+            config, parts, [str(recipe), *overrides], resume=resume, fold=fold, part=part, jobs=jobs
+        )
     if not parts:
         return single.train(config, recipe, resume=resume, fold=fold)
-    single.check_start(config, run, resume=resume, fold=fold)
+    run = config.training.out / config.name
+    if jobs == 1:  # or it was seen to above, before there was anything in its folder
+        single.check_start(config, run, resume=resume, fold=fold)
     probes = probes_of([config.training.out / name for name in config.training.probes])
     for number, one in enumerate(parts, 1):
         print(f"part {number} of {len(parts)}: {one.name}", file=sys.stderr)
@@ -79,6 +74,33 @@ def train(
     if fold is None:
         _put_together(config, parts, run, probes)
     return run
+
+
+def _side_by_side(
+    config: TrainConfig,
+    parts: Sequence[TrainConfig],
+    command: Sequence[str],
+    *,
+    resume: bool,
+    fold: int | None,
+    part: str | None,
+    jobs: int,
+) -> None:
+    """Trains what of a run can be trained at the same time; what is wrong with it shows first."""
+    if not parts and not config.training.folds:
+        raise ConfigError(
+            "--jobs: there is one model to train; training.folds and training.apart make several"
+        )
+    run = config.training.out / config.name
+    single.check_start(config, run, resume=resume, fold=fold)
+    probes_of([config.training.out / name for name in config.training.probes])
+    unfinished = [one for one in parts if not _is_done(one)] if parts else [config]
+    for one in unfinished:
+        single.check_start(one, folder_of(one), resume=resume, fold=fold)
+        single.build_model(one)
+    runs = {one.name if parts else part: one for one in unfinished}
+    pieces = pieces_of(runs, fold, whole=bool(parts) and fold is None)
+    train_pieces(pieces, config, [*command, *(["--resume"] if resume else [])], jobs, run / "logs")
 
 
 def _named(parts: Sequence[TrainConfig], name: str) -> TrainConfig:

@@ -145,7 +145,7 @@ def _windows(looked: Looked, claim: Claim) -> list[Window]:
     every = looked if claim is Claim.VOICE_CLONING else looked.usable_windows()
     windows = [window for window in every if window.start < LONGEST]
     if claim is not Claim.VOICE_CLONING:
-        return windows
+        return [window for window in windows if window.track is not None]
     return list({window.start: window for window in reversed(windows)}.values())[::-1]
 
 

@@ -37,6 +37,7 @@ def defer(*names: str) -> dict[str, ModuleType]:
 @contextlib.contextmanager
 def deferred(*names: str) -> Iterator[None]:
     """Modules, parents before children, that are not imported in here, but when they are first used."""
+    known = set(sys.modules)
     made = defer(*names)
     try:
         yield
@@ -45,5 +46,5 @@ def deferred(*names: str) -> Iterator[None]:
             if sys.modules.get(name) is module:
                 del sys.modules[name]
                 parent, _, child = name.rpartition(".")
-                if parent in sys.modules and not hasattr(sys.modules[parent], child):
-                    setattr(sys.modules[parent], child, module)  # as an import would have done
+                if parent in sys.modules and parent not in known and not hasattr(sys.modules[parent], child):
+                    setattr(sys.modules[parent], child, module)  # as the import in there would have done

@@ -146,11 +146,12 @@ def _shared(
 
 
 def recordings_of(clips: Sequence[PreparedClip]) -> list[Recording]:
-    """All prepared windows, of the face that is longest in view where there are several."""
+    """All prepared windows; where there are several faces, of the one that is longest in view, and of sound alone."""
     kept = []
     for clip in clips:
-        longest = Counter(w.track for w in clip.windows).most_common(1)
-        kept += [Recording(clip.item, w) for w in clip.windows if w.track == longest[0][0]]
+        faces = Counter(w.track for w in clip.windows if w.track is not None).most_common(1)
+        wanted = {None, *(track for track, _ in faces)}
+        kept += [Recording(clip.item, w) for w in clip.windows if w.track in wanted]
     return kept
 
 

@@ -1,15 +1,19 @@
 """Folds and parts of a training run at the same time on one machine, each in a process of its own.
 
-What they leave behind is what they would have left one after the other, and the run takes it over.
+They leave behind what they would have left one after the other, and the run takes it over; where sums over several
+threads differ in their last bits, so do these.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +28,8 @@ from avdetect.windows import WindowSettings
 
 PAUSE = 0.1
 """Seconds between two looks whether a process has ended."""
+PATIENCE = 10.0
+"""Seconds that a process has to end when it is told to."""
 
 
 @dataclass(frozen=True)
@@ -72,33 +78,63 @@ def train_pieces(
     `command`: what `avdetect train` would be given for the whole run. Clips are prepared first, once for all. Raises
     AvdetectError, and ends the others, where one fails.
     """
-    if join().num_processes > 1:
+    if "LOCAL_RANK" in os.environ or join().num_processes > 1:
         raise ConfigError("--jobs starts processes of its own: give it without torchrun")
     if not pieces:
         return
     _prepare(config)
     logs.mkdir(parents=True, exist_ok=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // jobs)), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(max(1, cores // min(jobs, len(pieces)))), **os.environ}
     waiting, running = list(pieces), dict[Piece, subprocess.Popen[bytes]]()
+    with _told_to_end():
+        try:
+            while waiting or running:
+                open_ones = [*waiting, *running]
+                ready = [one for one in waiting if not any(one.waits_for(other) for other in open_ones)]
+                for piece in ready[: jobs - len(running)]:
+                    running[piece] = _started(piece, command, environment, logs)
+                    waiting.remove(piece)
+                time.sleep(PAUSE)
+                for piece in [one for one, process in running.items() if process.poll() is not None]:
+                    _check(piece, running.pop(piece).returncode, logs)
+                    print(f"{piece.name} is trained, {len(waiting) + len(running)} to go", file=sys.stderr)
+        finally:
+            for process in running.values():
+                _end(process)
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """In here a signal that ends this process is an exception, so that others can be ended first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [(number, signal.signal(number, leave)) for number in signals]
     try:
-        while waiting or running:
-            open_ones = [*waiting, *running]
-            ready = [one for one in waiting if not any(one.waits_for(other) for other in open_ones)]
-            ready.sort(key=lambda one: one.fold is not None)  # after folds comes the longest way to go
-            for piece in ready[: jobs - len(running)]:
-                running[piece] = _started(piece, command, environment, logs)
-                waiting.remove(piece)
-            time.sleep(PAUSE)
-            for piece in [one for one, process in running.items() if process.poll() is not None]:
-                _check(piece, running.pop(piece).returncode, logs)
-                left = len(waiting) + len(running)
-                print(f"{piece.name} is trained, {left} to go", file=sys.stderr)
+        yield
     finally:
-        for process in running.values():
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and those that it has started."""
+    with suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
             process.terminate()
-        for process in running.values():
-            process.wait()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _prepare(config: TrainConfig) -> None:
@@ -126,6 +162,7 @@ def _started(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
+            start_new_session=True,  # so that all of it can be ended, and Ctrl-C reaches the run alone
         )
 
 

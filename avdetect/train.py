@@ -50,7 +50,7 @@ def load_clips(items: Sequence[Item], data: DataSettings, label: str) -> list[Pr
     settings = WindowSettings(data.window, data.window)
     clips = []
     with join().main_process_first():
-        workers = None if is_main() else 1
+        workers = torch.get_num_threads() if is_main() else 1  # as many as cores, or as it may use of them
         found = prepare_all(items, data.cache, settings, workers)
         for clip in track(found, f"preparing {label}", len(items)) if is_main() else found:
             if clip.reason and is_main():

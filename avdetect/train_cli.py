@@ -11,7 +11,7 @@ The run folder runs/NAME holds the settings (config.json), where and on what it 
 checkpoints, TensorBoard events, and at the end metrics.json, curves.png, scores.csv and model/ with its card.
 The best checkpoint on the val rows is kept; with training.folds=K, sources are left out in turn instead. With
 training.apart groups of streams are trained in runs of their own, runs/NAME/parts, and joined. Folds and parts can be
-trained at the same time (--jobs; what each says is in runs/NAME/logs), or beforehand and on several machines (--part,
+trained at the same time (--jobs; what each says is in the run's logs), or beforehand and on several machines (--part,
 --fold): the run itself takes over what is finished.
 """
 EPILOG = """\

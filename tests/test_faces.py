@@ -320,6 +320,8 @@ print(load("mediapipe.tasks.python.vision").FaceLandmarker.__name__, sys.modules
 
 
 def test_deferring_leaves_alone_what_is_there() -> None:
+    wave = importlib.import_module("wave")
+    del sys.modules["wave"]
     before = dict(sys.modules)
     with deferred("json", "wave", "wave.nowhere"):
         assert sys.modules["json"] is before["json"]
@@ -329,6 +331,10 @@ def test_deferring_leaves_alone_what_is_there() -> None:
     assert "wave.nowhere" not in sys.modules and sys.modules.get("wave") is before.get("wave")
     with pytest.raises(ModuleNotFoundError):
         _ = late.anything
+    sys.modules["wave"] = wave
+    with deferred("wave.nowhere"):
+        pass
+    assert not hasattr(wave, "nowhere")  # nothing in there imported it
 
 
 def test_a_module_inside_a_deferred_one_is_found() -> None:

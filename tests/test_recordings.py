@@ -197,11 +197,16 @@ def test_a_source_counts_by_the_root_of_its_share() -> None:
     assert chances[:9].sum() / chances[9] == pytest.approx(3)
 
 
-def test_of_several_faces_the_longest_in_view_is_kept() -> None:
+def test_of_several_faces_the_longest_in_view_is_kept_and_sound_without_one() -> None:
     item = Item(Path("x.mp4"), REAL)
-    windows = tuple(Window(s, s + 1, track=t, found=np.ones(25, bool)) for s, t in ((0, 0), (0, 1), (1, 1)))
-    kept = recordings_of([PreparedClip(item, windows), PreparedClip(item, ())])
-    assert [r.window.track for r in kept] == [1, 1]
+    seen = ((0, 0), (0, 1), (1, 1), (2, None), (3, None), (4, None))
+    windows = tuple(
+        Window(s, s + 1, track=t, found=None if t is None else np.ones(25, bool)) for s, t in seen
+    )
+    kept = recordings_of(
+        [PreparedClip(item, windows), PreparedClip(item, windows[3:]), PreparedClip(item, ())]
+    )
+    assert [r.window.track for r in kept] == [1, 1, *[None] * 6]
 
 
 def test_a_batch_carries_labels_and_lags(recordings: list[Recording]) -> None:
