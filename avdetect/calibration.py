@@ -17,8 +17,8 @@ from avdetect.validation import Score, arrays
 
 FALSE_ALARMS = {
     Claim.FACE_MANIPULATION: 0.01,
-    Claim.VOICE_CLONING: 0.025,
-    Claim.LIP_SYNC_MISMATCH: 0.03,
+    Claim.VOICE_CLONING: 0.02,
+    Claim.LIP_SYNC_MISMATCH: 0.025,
 }
 """Share of real clips that each claim may call manipulated; most where most fakes are found.
 
