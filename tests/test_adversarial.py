@@ -49,9 +49,9 @@ def test_a_gradient_reaches_what_is_changed(claim: Claim, looked: Looked) -> Non
     aim = aimed(looked, claim)
     x = aim.surface.clean.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(aim.objective(x), x)
-    assert (
-        torch.isfinite(gradient).all() and float((gradient != 0).float().mean()) > 0.4
-    )  # of faces, every second crop is looked at
+    # of faces one crop of so many is looked at
+    apart = max(encoder.every for encoder in detector().model.seeing.values()) if claim is FACE else 1
+    assert torch.isfinite(gradient).all() and float((gradient != 0).float().mean()) > 0.8 / apart
 
 
 @pytest.mark.parametrize(("claim", "budget"), [(FACE, 2), (VOICE, 40), (SYNC, 40)])
