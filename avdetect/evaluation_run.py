@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from avdetect.prepared import Cache
 from avdetect.progress import track, watched
 from avdetect.rows import Journal, Row, holds_rows, journal_of, key_of, read_rows, write_parquet
 from avdetect.scoring import FaceByFace, Machine, Scorer, answer, jobs_for, unscored, walk
+from avdetect.startup import cores
 from avdetect.targets import Target, read_items, read_targets
 from avdetect.types import CLAIMS, Claim, Item
 from avdetect.wording import printable
@@ -179,7 +179,7 @@ def _probes(chosen: Chosen, most: int, jobs: int | None) -> dict[str, Any]:
         return {}
     if watched():
         say("measuring shortcuts")
-    return shortcut_probes(chosen.items, chosen.claims, most, jobs or len(os.sched_getaffinity(0)))
+    return shortcut_probes(chosen.items, chosen.claims, most, jobs or cores())
 
 
 def _clip_reports(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from avdetect.errors import InputError
 from avdetect.looked import Looked, decoded, encoded, facts_of, header_size
 from avdetect.shards import Place, Shards, read_place
+from avdetect.startup import cores
 from avdetect.types import CROP_EVERY, Item, Window
 from avdetect.windows import WindowSettings, prepare
 
@@ -148,7 +148,7 @@ def keep_all(
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or cores()
     with ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(folder,)) as pool:
         yield from pool.map(_keep, items, [settings] * len(items))
 

@@ -27,6 +27,7 @@ from avdetect.errors import AvdetectError, ConfigError
 from avdetect.pooling import ClipEvidence
 from avdetect.prepared import Cache
 from avdetect.rows import Journal, Row, key_of, rows_of, true_offset
+from avdetect.startup import cores
 from avdetect.types import Claim, Item, ModelInfo, Outcome, Verdict
 from avdetect.windows import Prepared, WindowSettings
 
@@ -170,7 +171,7 @@ def jobs_for(wanted: int | None, device: str, tasks: int, worthwhile: int) -> in
     """Processes for so many tasks: `wanted`, or else all cores (one of a GPU) and at most as many as are worth it."""
     if wanted is not None:
         return max(1, min(wanted, tasks))
-    return max(1, min(1 if device != "cpu" else len(os.sched_getaffinity(0)), tasks, worthwhile))
+    return max(1, min(1 if device != "cpu" else cores(), tasks, worthwhile))
 
 
 def together(machine: Machine, work: Work[T, R]) -> Ask[T, R]:

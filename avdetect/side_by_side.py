@@ -23,6 +23,7 @@ from avdetect.prepared import keep_all
 from avdetect.processes import join
 from avdetect.progress import track
 from avdetect.recipe import TrainConfig
+from avdetect.startup import cores
 from avdetect.train import fold_folder, fold_is_done, of_splits, without_left_out
 from avdetect.windows import WindowSettings
 
@@ -84,8 +85,7 @@ def train_pieces(
         return
     _prepare(config)
     logs.mkdir(parents=True, exist_ok=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // min(jobs, len(pieces)))), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(max(1, cores() // min(jobs, len(pieces)))), **os.environ}
     waiting, running = list(pieces), dict[Piece, subprocess.Popen[bytes]]()
     with _told_to_end():
         try:

@@ -1,4 +1,4 @@
-"""What lets a process that gives verdicts, and then ends, do less beside it. Importing this costs nothing."""
+"""What a process may use, and what lets one that gives verdicts do less beside it. Importing this costs nothing."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def brisk() -> None:
     gc.set_threshold(*SELDOM)
     for name, value in ALONE.items():
         os.environ.setdefault(name, value)
+
+
+def cores() -> int:
+    """How many cores this process may use; where the system doesn't tell that, how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from avdetect.errors import AvdetectError
-from avdetect.startup import brisk
+from avdetect.startup import brisk, cores
 
 if TYPE_CHECKING:
     from avdetect.types import Clip
@@ -112,11 +112,10 @@ class Watcher:
 
 def started(clips: int) -> list[Watcher]:
     """Watchers for so many clips, each of them running; none where there is no second core for them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     watchers: list[Watcher] = []
-    if cores > 1:
+    if (count := cores()) > 1:
         with suppress(OSError):  # no more processes for us
-            for _ in range(min(clips, cores, MOST)):
+            for _ in range(min(clips, count, MOST)):
                 watchers.append(Watcher())
     return watchers
 
