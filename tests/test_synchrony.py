@@ -167,7 +167,7 @@ def test_a_mismatch_is_told_where_the_peak_is_low_or_stands_elsewhere() -> None:
     assert max(moved, early) < -1.5  # nothing here and a whole peak elsewhere
     assert abs(other) < 0.5
     assert sync.logit(curve.total, curve.weight).tolist() == pytest.approx(
-        [10 / 3 - 10 * one for one in (in_step, moved, early, other)], rel=1e-4
+        [2 - 8 * one for one in (in_step, moved, early, other)], rel=1e-4
     )
 
 
@@ -185,7 +185,7 @@ def test_lags_that_rest_on_little_are_not_read() -> None:
     total[LAGS] = 40.0
     total[0], weight[0] = 0.9 * 20, 20.0  # a chance hit at the clip's edge
     sync = Synchrony(LAGS)
-    assert float(sync.agreement(total, weight)) == pytest.approx(3 * 0.4)
+    assert float(sync.agreement(total, weight)) == pytest.approx(4 * 0.4)
 
 
 def test_a_peak_that_is_a_little_off_counts_a_little_less() -> None:
