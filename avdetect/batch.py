@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from avdetect.types import CLAIMS, CROP_EVERY, FRAME_RATE, SAMPLE_RATE, Bytes, Floats, Label, Window
-
-FACE_SIDE = 160
-"""Pixels of a face crop on its way to a model, in training and in use: the small networks see no more than that."""
 
 OUTER_LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 146, 91, 181, 84, 17, 314, 405, 321, 375)
 INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 95, 88, 178, 87, 14, 317, 402, 318, 324)
@@ -87,15 +83,6 @@ def label_row(label: Label) -> list[float]:
     return [float("nan") if value is None else float(value) for value in values]
 
 
-def shrunk(crops: Bytes) -> Bytes:
-    """Face crops [K, C, C, 3] at no more than FACE_SIDE pixels, the size that models are trained on."""
-    if crops.shape[1] <= FACE_SIDE:
-        return crops
-    return np.stack(
-        [cv2.resize(c, (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_AREA) for c in crops]
-    ).astype(np.uint8)
-
-
 def crops_in_time(window: Window) -> NDArray[np.intp]:
     """[K] which of the window's face crops stands at each of its fusion steps: the last one until then, or the first.
 
@@ -110,7 +97,7 @@ def crops_in_time(window: Window) -> NDArray[np.intp]:
 
 def _in_time(window: Window) -> Bytes | None:
     """Face crops [K, C, C, 3], one per fusion step of the window."""
-    return None if window.face_crops is None else shrunk(window.face_crops)[crops_in_time(window)]
+    return None if window.face_crops is None else window.face_crops[crops_in_time(window)]
 
 
 def collate(windows: Sequence[Window], *, mouth_crops: bool = False) -> dict[str, Tensor]:

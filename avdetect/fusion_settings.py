@@ -29,12 +29,15 @@ HEADS = ("context", "linear")
 """What turns a stream's features into evidence: attention over its steps, or a weighted sum of each step's own.
 
 Linear ones are fitted to the end, see `linear_heads`."""
+PENALTY = 0.01
+"""How much the sum of a linear head's squared weights counts beside the mean cross-entropy, unless a stream says so."""
 
 
 class FusionSettings:
     """The settings of a fusion model, without transformers.
 
-    streams: name -> {"encoder": a name in encoders.ENCODERS, "options": {...}, "head": one of HEADS}
+    streams: name -> {"encoder": a name in encoders.ENCODERS, "options": {...}, "head": one of HEADS,
+        "penalty": of a linear head, how much its squared weights count against it where it is fitted}
     claims: claim -> names of the streams it may read ("sync" is the comparison of "lips" with "speech";
         a stream "mouth" beside "lips" is compared together with them)
     fusion: one of `Fusion`: "evidence" adds up what each stream says; "attention" reads a claim's streams together
@@ -112,6 +115,11 @@ class FusionSettings:
                 raise ConfigError(
                     f"the stream '{name}': no head is called {stream['head']!r}; {_hint(str(stream['head']), HEADS)}"
                 )
+            penalty = stream.get("penalty", PENALTY)
+            if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not penalty > 0:
+                raise ConfigError(f"the stream '{name}': penalty = {penalty!r} is not a positive number")
+            if "penalty" in stream and stream.get("head") != "linear":
+                raise ConfigError(f"the stream '{name}': only a head that is \"linear\" has a penalty")
         sizes = {name: getattr(self, name) for name in ("dim", "heads", "layers", "lags")}
         for name, value in sizes.items():
             if not isinstance(value, int) or value < (name != "layers"):

@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 
 from avdetect.augment_faces import degrade_faces
-from avdetect.batch import shrunk
 from avdetect.forgeries import CLAIM_OF, FORGERIES, Kind, compose, draw
 from avdetect.pieces import cut, degraded, start
 from avdetect.types import CROP_EVERY, FRAME_RATE, Label, Window
@@ -32,15 +31,13 @@ def whole_piece(window: Window, rng: Rng, shortest: float, longest: float) -> Wi
     inside = (window.crop_frames >= first) & (window.crop_frames < first + length)
     if not inside.any():  # a face lost from sight: its last crop stands for it
         inside[np.abs(window.crop_frames - first).argmin()] = True
-    crops = shrunk(window.face_crops[inside])
-    scale = np.float32(crops.shape[1] / window.face_crops.shape[1])
     return replace(
         piece,
         start=0.0,
         end=piece.end - piece.start,
-        face_crops=crops,
+        face_crops=window.face_crops[inside],
         crop_frames=np.clip(window.crop_frames[inside] - first, 0, piece.steps - 1),
-        crop_landmarks=window.crop_landmarks[inside] * scale,
+        crop_landmarks=window.crop_landmarks[inside],
     )
 
 

@@ -18,7 +18,7 @@ import torch
 from avdetect.errors import ConfigError
 from avdetect.fusion import FusionModel
 from avdetect.fusion_layers import LinearHead, resample_steps
-from avdetect.fusion_settings import STEP_RATE
+from avdetect.fusion_settings import PENALTY, STEP_RATE
 from avdetect.progress import track
 from avdetect.recordings import ExampleSet, MixSettings, Recording, collate_examples
 from avdetect.types import CLAIMS, Claim, Floats
@@ -67,14 +67,13 @@ def fit_linear(
     recordings: Sequence[Recording],
     mix: MixSettings,
     batches: int,
-    penalty: float,
     seed: int,
 ) -> None:
     """Fits every linear head of `model`, in place, on `batches` batches of labelled examples, a crop or a voice each.
 
-    The mean cross-entropy of examples, and `penalty` times the sum of squared weights of standardised features, are
-    least. Where a claim reads other streams too, a head says its share of their mean. What no claim reads, or `mix`
-    draws no examples of, is left as it is. ConfigError where a stream can't be fitted.
+    The mean cross-entropy of examples, and the stream's penalty times the sum of squared weights of standardised
+    features, are least. Where a claim reads other streams too, a head says its share of their mean. What no claim
+    reads, or `mix` draws no examples of, is left as it is. ConfigError where a stream can't be fitted.
     """
     for name in linear_streams(model):
         claim = _claim_of(model, name)
@@ -82,7 +81,7 @@ def fit_linear(
             continue
         examples = ExampleSet(recordings, _labelled(mix, claim, recordings), batches, seed)
         features, fake = _features(model, name, claim, examples)
-        weight, bias = logistic(features, fake, penalty)
+        weight, bias = logistic(features, fake, model.config.streams[name].get("penalty", PENALTY))
         head, index, read = model.heads[name], CLAIMS.index(claim), model.config.claims[claim.value]
         assert isinstance(head, LinearHead)
         with torch.no_grad():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from avdetect.augment import degrade_audio
-from avdetect.batch import mirrored, shrunk
+from avdetect.batch import mirrored
 from avdetect.types import CROP_EVERY, FRAME_RATE, SAMPLE_RATE, Window
 
 Rng = np.random.Generator
@@ -26,15 +26,14 @@ def picture_only(window: Window, rng: Rng, crops: int) -> Window:
     )
     first = int(rng.integers(0, max(1, len(window.face_crops) - crops + 1)))
     some = slice(first, first + crops)
-    size = window.face_crops.shape[1]
-    pictures = shrunk(window.face_crops[some])
+    pictures = window.face_crops[some]
     return Window(
         0.0,
         len(pictures) * CROP_EVERY / FRAME_RATE,
         track=window.track,
         face_crops=pictures,
         crop_frames=np.arange(len(pictures)) * CROP_EVERY,
-        crop_landmarks=window.crop_landmarks[some] * np.float32(pictures.shape[1] / size),
+        crop_landmarks=window.crop_landmarks[some],
     )
 
 

@@ -42,8 +42,7 @@ class TrainingSettings:
     (data.hide), or with nothing hidden and no folds, as a check on the rows of data.validate. `committee`: of how many
     models the mean ships, the one of all rows and those of the first folds (see `committee`); one without folds.
     `apart`: groups of streams; each is trained in a run of its own, and they are joined (see `apart`).
-    `fit_batches`, `fit_penalty`: on how many batches of examples linear heads are fitted after the last step, and how
-    much their squared weights count (see `linear_heads`).
+    `fit_batches`: on how many batches of examples linear heads are fitted after the last step (see `linear_heads`).
     """
 
     steps: int = 3000
@@ -65,10 +64,9 @@ class TrainingSettings:
     committee: int = 1
     apart: tuple[tuple[str, ...], ...] = ()
     fit_batches: int = 150
-    fit_penalty: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("steps", "evaluate_every", "accumulate", "fit_batches", "fit_penalty"):
+        for name in ("steps", "evaluate_every", "accumulate", "fit_batches"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"training.{name} = {getattr(self, name)} is not a positive number")
         if self.folds < 0 or self.folds == 1:

@@ -93,11 +93,9 @@ class Seeing:
     def _see(self, crop: Bytes, streams: Iterable[str]) -> Seen:
         import torch
 
-        from avdetect.batch import shrunk
-
         model = self.model.result()
         with torch.inference_mode():
-            picture = torch.from_numpy(shrunk(crop[None])).permute(0, 3, 1, 2).to(model.device)
+            picture = torch.from_numpy(crop[None]).permute(0, 3, 1, 2).to(model.device)
             return {stream: model.see(stream, picture)[0] for stream in streams}
 
     def _forget(self, before: int) -> None:

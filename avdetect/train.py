@@ -109,7 +109,7 @@ def take_weights(streams: Any) -> dict[str, Path]:
         if not isinstance(stream, dict):
             continue  # FusionConfig tells what is wrong with it
         for key in stream:
-            _check_known(key, ("encoder", "options", "head", "weights"), f"[model.streams.{name}]")
+            _check_known(key, ("encoder", "options", "head", "penalty", "weights"), f"[model.streams.{name}]")
         weights = stream.pop("weights", None)
         if weights is not None and not isinstance(weights, str):
             raise ConfigError(f"[model.streams.{name}]: weights = {weights!r} is not a file or folder")
@@ -207,9 +207,7 @@ def fit(job: Job, clips: Sequence[PreparedClip], held_out: Sequence[PreparedClip
     model.resting = frozenset()
     t = config.training
     if is_main():
-        fit_linear(
-            trainer.fusion_model, recordings_of(clips), config.mix, t.fit_batches, t.fit_penalty, t.seed
-        )
+        fit_linear(trainer.fusion_model, recordings_of(clips), config.mix, t.fit_batches, t.seed)
     return trainer
 
 

@@ -15,11 +15,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avdetect.batch import shrunk
 from avdetect.forgeries.face_decoders import ENDINGS, STRIDE, FaceCoder, load, save
 from avdetect.manifest import read_manifest
 from avdetect.prepared import prepare_all
@@ -27,8 +27,8 @@ from avdetect.types import Bytes, Claim, Split
 from avdetect.windows import WindowSettings
 
 SETTINGS = {"channels": 12, "width": 32}
-BATCH, SIDE = 8, 96
-"""Patches of a step, and their pixels."""
+BATCH, SIDE, FACE = 8, 96, 160
+"""Patches of a step, and the pixels of a side: theirs, and at most of the faces they are cut from."""
 NOISE = 0.05
 """What is added to codes, so that their neighbours decode alike."""
 ALONE = 0.5
@@ -44,11 +44,20 @@ def faces(manifest: Path, split: Split, cache: Path, most: int = 12) -> list[Byt
     ]
     found = []
     for clip in prepare_all(items, cache, WindowSettings(10.0, 10.0)):
-        crops = [shrunk(w.face_crops) for w in clip.windows if w.face_crops is not None]
+        crops = [small(w.face_crops) for w in clip.windows if w.face_crops is not None]
         if crops:
             every = np.concatenate([c for c in crops if c.shape[1] == crops[0].shape[1]])
             found.append(every[:: max(1, len(every) // most)][:most])
     return [crops for crops in found if crops.shape[1] >= SIDE]
+
+
+def small(crops: Bytes) -> Bytes:
+    """Crops [N, C, C, 3] at no more than FACE pixels, so that more of a face falls into a patch."""
+    if crops.shape[1] <= FACE:
+        return crops
+    return np.stack([cv2.resize(c, (FACE, FACE), interpolation=cv2.INTER_AREA) for c in crops]).astype(
+        np.uint8
+    )
 
 
 def batches(clips: list[Bytes], rng: np.random.Generator) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from avdetect.batch import FACE_SIDE, LIPS, collate, label_row, mirrored, mouth_motion
+from avdetect.batch import LIPS, collate, label_row, mirrored, mouth_motion
 from avdetect.types import FRAME_RATE, Floats, Label, Window
 
 ANCHORS = {
@@ -170,13 +170,6 @@ def test_face_crops_stand_at_their_time_and_are_held_where_one_is_missing(
     faces = collate([window])["faces"][0].permute(0, 2, 3, 1).numpy()
     assert window.face_crops is not None
     np.testing.assert_array_equal(faces, window.face_crops[held])
-
-
-def test_large_face_crops_are_shrunk_to_the_size_of_training() -> None:
-    crops = np.repeat(np.linspace(0, 255, 224).astype(np.uint8)[None, None, :, None], 224, 1).repeat(3, 3)
-    shrunk = collate([replace(make_window(1.0, crops=1), face_crops=crops)])["faces"][0, 0, 0].numpy()
-    assert shrunk.shape == (FACE_SIDE, FACE_SIDE)
-    np.testing.assert_allclose(shrunk[80], np.linspace(0, 255, FACE_SIDE), atol=2)
 
 
 @pytest.mark.parametrize(

@@ -223,13 +223,9 @@ def test_runs_beside_each_other_are_scored_by_their_folds(
 ) -> None:
     workshop = make_workshop(tmp_path)
     settings = ("training.folds=2", "training.committee=2", "training.steps=2", "mix.face=0", "mix.sync=0")
-    settings += (
-        "training.fit_batches=4",
-        "training.fit_penalty=10",
-    )  # of little weight, so that steps are alike
     ears = {
         "voice": '{encoder="spectral_resnet", options={widths=[4, 8], dim=8, bands=32}}',
-        "seen": '{encoder="spectral_efficientnet", options={blocks=2, trained=0}, head="linear"}',
+        "seen": '{encoder="spectral_efficientnet", options={blocks=2, trained=0}, head="linear", penalty=10}',
     }
     monkeypatch.setattr("avdetect.train.prepare_all", lambda *told: map(copy.deepcopy, prepare_here(*told)))
     runs = [

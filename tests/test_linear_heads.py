@@ -57,7 +57,7 @@ def test_a_face_head_learns_and_nothing_else_moves() -> None:
     dark = recording(2, FAKE)
     assert dark.window.face_crops is not None
     dark = replace(dark, window=replace(dark.window, face_crops=dark.window.face_crops // 3))
-    fit_linear(model, [recording(0), recording(1, source="b"), dark], MIX, 6, 0.01, 0)
+    fit_linear(model, [recording(0), recording(1, source="b"), dark], MIX, 6, 0)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"heads.face.evidence.weight", "heads.face.evidence.bias", "sharpness"}
     head = model.heads["face"].evidence
@@ -74,7 +74,7 @@ def test_a_face_head_learns_and_nothing_else_moves() -> None:
 def test_a_head_that_nothing_asks_for_is_left_as_it_is(read: str, faces: int) -> None:
     model = make_model(streams={"face": FROZEN, "other": LEARNING}, claims={"face_manipulation": [read]})
     before = copy.deepcopy(model.state_dict())
-    fit_linear(model, [recording(0)], replace(MIX, face=faces), 1, 0.01, 0)
+    fit_linear(model, [recording(0)], replace(MIX, face=faces), 1, 0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -103,7 +103,7 @@ def test_a_stream_that_cannot_be_fitted_alone_is_refused(claims: dict[str, list[
     with pytest.raises(ConfigError, match=words):
         resting(model)  # which a run asks before its first step
     with pytest.raises(ConfigError, match=words):
-        fit_linear(model, [recording(0)], MIX, 1, 0.01, 0)
+        fit_linear(model, [recording(0)], MIX, 1, 0)
 
 
 def beside_another() -> FusionModel:
@@ -122,7 +122,7 @@ def test_beside_another_stream_a_head_says_its_share() -> None:
     assert dark.window.face_crops is not None
     dark = replace(dark, window=replace(dark.window, face_crops=dark.window.face_crops // 3))
     for model in (alone, both):
-        fit_linear(model, [recording(0), dark], MIX, 4, 0.01, 0)
+        fit_linear(model, [recording(0), dark], MIX, 4, 0)
     whole, half = (model.heads["face"].evidence for model in (alone, both))
     torch.testing.assert_close(half.weight[FACES] * 2, whole.weight[FACES])
     torch.testing.assert_close(half.bias[FACES] * 2, whole.bias[FACES])
@@ -162,7 +162,7 @@ def test_forgeries_and_pairs_are_kept_from_the_fit_where_there_are_labelled_fake
     monkeypatch.setattr("avdetect.linear_heads.ExampleSet", examples)
     model = make_model(streams={"face": FROZEN}, claims={"face_manipulation": ["face"]})
     with pytest.raises(InterruptedError):
-        fit_linear(model, [recording(k, label) for k, label in enumerate(labels)], MIX, 1, 0.01, 0)
+        fit_linear(model, [recording(k, label) for k, label in enumerate(labels)], MIX, 1, 0)
     assert (drawn[0].forged_faces, drawn[0].same_source) == (forged, 0)
     assert (drawn[0].face, drawn[0].voice, drawn[0].sync, drawn[0].crops) == (MIX.face, 0, 0, 1)
 
@@ -241,8 +241,32 @@ def test_what_was_fitted_for_other_settings_is_not_taken_over(tmp_path: Path) ->
         fold_model(tmp_path / "run", 0)
 
 
-@pytest.mark.parametrize("setting", ["fit_batches=0", "fit_penalty=0.0", "fit_penalty=-1"])
+@pytest.mark.parametrize("setting", ["fit_batches=0", "fit_batches=-1"])
 def test_a_fit_of_nothing_is_refused(tmp_path: Path, setting: str) -> None:
     workshop = make_workshop(tmp_path)
     with pytest.raises(ConfigError, match="is not a positive number"):
         run(workshop, "nothing", f"training.{setting}")
+
+
+def test_a_streams_penalty_keeps_its_weights_small() -> None:
+    lengths = []
+    dark = recording(1, FAKE)
+    assert dark.window.face_crops is not None
+    dark = replace(dark, window=replace(dark.window, face_crops=dark.window.face_crops // 3))
+    for penalty in (0.001, 10.0):
+        stream = {**FROZEN, "penalty": penalty}
+        model = make_model(streams={"face": stream}, claims={"face_manipulation": ["face"]})
+        fit_linear(model, [recording(0), dark], MIX, 2, 0)
+        lengths.append(float(model.heads["face"].evidence.weight[FACES].detach().norm()))
+    assert 0 < lengths[1] < lengths[0] / 4
+
+
+@pytest.mark.parametrize("penalty", [0, -0.1, float("nan"), True, "little"])
+def test_a_penalty_must_be_a_positive_number(penalty: object) -> None:
+    with pytest.raises(ConfigError, match=r"the stream 'face': penalty = .* is not a positive number"):
+        make_model(streams={"face": {**FROZEN, "penalty": penalty}}, claims={"face_manipulation": ["face"]})
+
+
+def test_only_a_linear_head_has_a_penalty() -> None:
+    with pytest.raises(ConfigError, match="only a head that is"):
+        make_model(streams={"face": {**LEARNING, "penalty": 0.1}}, claims={"face_manipulation": ["face"]})
