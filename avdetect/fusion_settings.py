@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Self
@@ -116,7 +117,11 @@ class FusionSettings:
                     f"the stream '{name}': no head is called {stream['head']!r}; {_hint(str(stream['head']), HEADS)}"
                 )
             penalty = stream.get("penalty", PENALTY)
-            if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not penalty > 0:
+            if (
+                isinstance(penalty, bool)
+                or not isinstance(penalty, int | float)
+                or not 0 < penalty < math.inf
+            ):
                 raise ConfigError(f"the stream '{name}': penalty = {penalty!r} is not a positive number")
             if "penalty" in stream and stream.get("head") != "linear":
                 raise ConfigError(f"the stream '{name}': only a head that is \"linear\" has a penalty")

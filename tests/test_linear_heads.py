@@ -261,7 +261,7 @@ def test_a_streams_penalty_keeps_its_weights_small() -> None:
     assert 0 < lengths[1] < lengths[0] / 4
 
 
-@pytest.mark.parametrize("penalty", [0, -0.1, float("nan"), True, "little"])
+@pytest.mark.parametrize("penalty", [0, -0.1, float("nan"), float("inf"), True, "little"])
 def test_a_penalty_must_be_a_positive_number(penalty: object) -> None:
     with pytest.raises(ConfigError, match=r"the stream 'face': penalty = .* is not a positive number"):
         make_model(streams={"face": {**FROZEN, "penalty": penalty}}, claims={"face_manipulation": ["face"]})
